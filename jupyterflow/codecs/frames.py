@@ -1,7 +1,7 @@
 """Frames: the messages of internal topics, sealed with a MAC before a pickle is ever read.
 
-A sealed message is a version byte, 32 bytes of HMAC-SHA256 (RFC 2104) over epoch, topic, partition and payload,
-and the payload. A payload's first byte says what it is: `F` many records, `M` a mark, `S` a split.
+A sealed message is a version byte, 32 bytes of HMAC-SHA256 (RFC 2104) over epoch, topic, partition and
+payload, and the payload. A payload's first byte says what it is: `F` many records, `M` a mark, `S` a split.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import pickle
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from struct import pack
 from typing import Any, Literal
 
@@ -40,8 +41,8 @@ class RowError(FlowError):
 class Sealer:
     """Seals and opens the pickled bytes of one epoch with the cluster's key.
 
-    `key`: at least 16 bytes. `epoch`: any text; what is sealed in one epoch, topic or partition opens in no other.
-    Bytes that outlive an epoch (`codec=pickle` on a user's topic) take the epoch "".
+    `key`: at least 16 bytes. `epoch`: any text; what is sealed in one epoch, topic or partition opens in no
+    other. Bytes that outlive an epoch (`codec=pickle` on a user's topic) take the epoch "".
     """
 
     def __init__(self, key: bytes, epoch: str) -> None:
@@ -56,29 +57,28 @@ class Sealer:
 
     def _state(self, topic: str, partition: int) -> Any:
         """The inner state after the context; lengths first, so that no two contexts read alike."""
-        state = self._states.get((topic, partition))
-        if state is None:
-            name = topic.encode()
-            state = self._inner.copy()
-            state.update(_VERSION + pack(">IIq", len(self._epoch), len(name), partition) + self._epoch + name)
-            if len(self._states) >= _REMEMBERED:
-                self._states.clear()
-            self._states[topic, partition] = state
+        name = topic.encode()
+        state = self._inner.copy()
+        state.update(_VERSION + pack(">IIq", len(self._epoch), len(name), partition) + self._epoch + name)
+        if len(self._states) >= _REMEMBERED:
+            self._states.clear()
+        self._states[topic, partition] = state
         return state
 
     def _mac(self, topic: str, partition: int, payload: Buffer) -> bytes:
-        inner = self._state(topic, partition).copy()
+        inner = (self._states.get((topic, partition)) or self._state(topic, partition)).copy()
         inner.update(payload)
         outer = self._outer.copy()
         outer.update(inner.digest())
-        return bytes(outer.digest())
+        mac: bytes = outer.digest()
+        return mac
 
     def seal(self, topic: str, partition: int, payload: Buffer) -> bytes:
         """The sealed form of *payload*: 33 bytes longer, good for this topic and partition alone."""
         return b"".join((_VERSION, self._mac(topic, partition, payload), payload))
 
     def open(self, topic: str, partition: int, data: Buffer | None) -> memoryview:
-        """The payload of sealed *data*. FlowError JF221 or JF222, before anything of it is read, if it is not ours."""
+        """The payload of sealed *data*; FlowError JF221 or JF222, before any of it is read, if it is not ours."""
         view = memoryview(data or b"")
         if len(view) < _HEADER_SIZE:
             raise FlowError(
@@ -93,8 +93,8 @@ class Sealer:
         if not hmac.compare_digest(view[1:_HEADER_SIZE], self._mac(topic, partition, payload)):
             raise FlowError(
                 "JF222",
-                f"{topic}[{partition}]: a message does not carry the seal of this cluster and epoch, and is not read"
-                " - is the key file the same on all machines?",
+                f"{topic}[{partition}]: a message does not carry the seal of this cluster and epoch, and is not"
+                " read - is the key file the same on all machines?",
             )
         return payload
 
@@ -175,14 +175,14 @@ def frames(batch: Batch, limit: int = 900_000) -> list[bytes]:
             kind = type(part.values[0]).__qualname__
             raise RowError(
                 "JF226",
-                f"a record with a value of type {kind} takes {len(payload):,} bytes, over the limit of {limit:,}"
-                " - split it up, or send a reference to it",
+                f"a record with a value of type {kind} takes {len(payload):,} bytes, over the limit of"
+                f" {limit:,} - split it up, or send a reference to it",
                 start,
             )
         else:
             parts = min(stop - start, len(payload) * 11 // (10 * limit) + 1)
             cuts = [start + (stop - start) * i // parts for i in range(parts + 1)]
-            waiting.extend(reversed(list(zip(cuts, cuts[1:], strict=False))))
+            waiting.extend(reversed(list(pairwise(cuts))))
     return out
 
 

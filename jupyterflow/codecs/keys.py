@@ -1,7 +1,7 @@
 """Keys: one canonical encoding that decides partition, changelog and state.
 
-A key is a str, bytes, int, bool, None, float or a tuple of these. Its encoding is a tag byte and the content, so
-that keys of different types never meet (1, True, 1.0, "1" and b"1" are five keys):
+A key is a str, bytes, int, bool, None, float or a tuple of these. Its encoding is a tag byte and the content,
+so that keys of different types never meet (1, True, 1.0, "1" and b"1" are five keys):
 
     n  None         s  UTF-8 text                    d  IEEE 754, 8 bytes, big-endian
     t  True         b  the bytes                     (  for each item: 4 bytes of length, then its encoding
@@ -14,7 +14,7 @@ tuple, a NumPy scalar) is refused, since what comes back would not be what went 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Any
 
@@ -61,12 +61,14 @@ def _encode_float(key: float) -> bytes:
 
 
 def _encode_tuple(key: tuple[Any, ...]) -> bytes:
-    parts = [b"("]
+    out = b"("
     for item in key:
-        encoded = encode_key(item)
-        parts.append(_LENGTH.pack(len(encoded)))
-        parts.append(encoded)
-    return b"".join(parts)
+        encoder = _ENCODERS.get(type(item))
+        if encoder is None:
+            raise _refused(item)
+        encoded = encoder(item)
+        out += _LENGTH.pack(len(encoded)) + encoded
+    return out
 
 
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
@@ -155,7 +157,7 @@ def state_key(key: Key) -> StateKey:
     return key if type(key) is str else encode_key(key)
 
 
-def state_keys(keys: list[Key]) -> Sequence[StateKey]:
+def state_keys(keys: list[Key]) -> list[StateKey]:
     """`state_key` of a column; a column of str is returned as it is."""
     if set(map(type, keys)) == {str}:
         return keys
@@ -169,7 +171,12 @@ def state_key_bytes(key: StateKey) -> bytes:
 
 def state_key_of(encoded: bytes) -> StateKey:
     """The state key of a canonical encoding, as it is read back from a changelog."""
-    return str(decode_key(encoded)) if encoded[:1] == b"s" else encoded
+    if encoded[:1] != b"s":
+        return encoded
+    try:
+        return encoded[1:].decode()
+    except UnicodeDecodeError:
+        return str(decode_key(encoded))
 
 
 def key_of(key: StateKey) -> Key:
@@ -180,8 +187,8 @@ def key_of(key: StateKey) -> Key:
 def outside_key(key: Key) -> bytes | None:
     """The key as other clients of Kafka see it: str is UTF-8 text, bytes are themselves, None is None.
 
-    Any other key is JSON text: 1 is `1`, True `true`, 1.5 `1.5`, ("a", 1) `["a",1]`. A tuple that holds bytes,
-    and a str that is not text, have no such form: FlowError JF212.
+    Any other key is JSON text: 1 is `1`, True `true`, 1.5 `1.5`, ("a", 1) `["a",1]`. A tuple that holds
+    bytes, and a str that is not text, have no such form: FlowError JF212.
     """
     if type(key) is str:
         try:
@@ -232,7 +239,7 @@ class _Cache(dict[Any, int]):
 class Partitioner:
     """Keys -> partitions 0 to n-1: murmur2 of the canonical encoding, as Kafka's default does with bytes.
 
-    At most *limit* partitions of each type of key are remembered, so that a key seen before costs one dict lookup.
+    At most *limit* partitions of each type of key are remembered: a key seen before costs one dict lookup.
     """
 
     def __init__(self, n: int, *, limit: int = 100_000) -> None:
@@ -241,7 +248,9 @@ class Partitioner:
         self.n = n
         # One cache for each type, since 1, True and 1.0 are one dict key. Other types are looked up encoded:
         # (1,) equals (True,).
-        self._exact = {kind: _Cache(_ENCODERS[kind], n, limit) for kind in (str, int, bytes)}
+        self._exact: dict[type, _Cache] = {
+            kind: _Cache(_ENCODERS[kind], n, limit) for kind in (str, int, bytes)
+        }
         self._encoded = _Cache(bytes, n, limit)
 
     def partition(self, key: Key) -> int:

@@ -1,7 +1,7 @@
 """Value codecs by name: a value <-> the bytes of a message of an outside topic.
 
-Built in are `json`, `text`, `bytes` and `pickle`; the entry point group `jupyterflow.codecs` brings more: each a
-`Codec`, or a function without parameters that returns one. A null value (a tombstone) never reaches a codec.
+Built in are `json`, `text`, `bytes` and `pickle`; the entry point group `jupyterflow.codecs` brings more: each
+a `Codec`, or a function without parameters that returns one. A null value (a tombstone) never reaches a codec.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
 from jupyterflow.codecs import _json
 from jupyterflow.codecs.frames import Sealer
 from jupyterflow.model import FlowError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "jupyterflow.codecs"
 
@@ -24,7 +27,8 @@ class Codec:
     """How values of one outside topic are written and read.
 
     `encode` and `decode` take one value and raise a FlowError that says what is wrong. `encode_many` and
-    `decode_many` take a list, may be faster, and raise anything at the first bad one: the caller then goes one by one.
+    `decode_many` take a list, may be faster, and raise anything at the first bad one: the caller then goes one
+    by one.
     `bind` is for codecs whose bytes belong to one place, see `bound`.
     """
 
@@ -79,6 +83,18 @@ def _encode_bytes(value: Any) -> bytes:
     )
 
 
+def _encode_texts(values: list[Any]) -> list[bytes]:
+    return list(map(str.encode, values))
+
+
+def _decode_texts(column: list[bytes]) -> list[str]:
+    return list(map(str, column, repeat("utf-8")))
+
+
+def _encode_bytes_many(values: list[Any]) -> list[bytes]:
+    return values if set(map(type, values)) == {bytes} else list(map(_encode_bytes, values))
+
+
 def _no_key(_: Any) -> Any:
     raise FlowError(
         "JF204", "pickle: the codec needs the cluster's key - bind it to a topic and partition first"
@@ -108,13 +124,17 @@ def _sealed_pickle(sealer: Sealer, topic: str, partition: int) -> Codec:
 
 _BUILT_IN = {
     "json": Codec("json", _json.encode, _json.decode, _json.encode_many, _json.decode_many),
-    "text": Codec("text", _encode_text, _decode_text),
-    "bytes": Codec("bytes", _encode_bytes, bytes),
+    "text": Codec("text", _encode_text, _decode_text, _encode_texts, _decode_texts),
+    "bytes": Codec(
+        "bytes", _encode_bytes, bytes, _encode_bytes_many, lambda column: list(map(bytes, column))
+    ),
     "pickle": Codec("pickle", _no_key, _no_key, bind=_sealed_pickle),
 }
 
 
 def _plugins() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # 20 ms, and only plugins need it
+
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
@@ -124,9 +144,10 @@ def names() -> list[str]:
 
 
 def get(name: str, hint: Any = None) -> Codec:
-    """The codec of a name. With a type *hint*, `json` decodes to that type (a dataclass, a Struct, `list[int]`, ...).
+    """The codec of a name. With a type *hint*, `json` decodes to it: a dataclass, a Struct, `list[int]`, ...
 
-    Raises FlowError JF201 for an unknown name, JF205 for a plugin that fails, JF206 for a type JSON cannot become.
+    Raises FlowError JF201 for an unknown name, JF205 for a plugin that fails, JF206 for a type that JSON cannot
+    become.
     """
     codec = _BUILT_IN.get(name)
     if codec is None:
@@ -160,7 +181,7 @@ def _plugin(name: str) -> Codec:
 
 
 def for_type(hint: Any) -> str:
-    """The codec for values of a type: str -> `text`; bytes, bytearray -> `bytes`; everything else, and no type, `json`.
+    """The codec for values of a type: str -> `text`; bytes, bytearray -> `bytes`; all else, and no type, `json`.
 
     Only these two exact types differ: `str | None` is JSON. `pickle` is never chosen, only asked for.
     """
