@@ -1,0 +1,5 @@
+"""Topics, partitions, positions and transactions behind one interface."""
+
+from jupyterflow.transport.messages import Fetch, Fetched, Message, Port, Transaction
+
+__all__ = ["Fetch", "Fetched", "Message", "Port", "Transaction"]
