@@ -20,7 +20,7 @@ from jupyterflow.magics._scope import first_event, global_loads, own_scope
 from jupyterflow.model import FlowError
 
 _COMMON = ("key", "timestamp", "headers", "state", "context")
-_SOURCE = ("position", "instance", "instances")
+_SOURCE = ("position", "instance", "instances", "context")
 _FOLDS = ("reduce", "aggregate")
 _counter = itertools.count(1)
 
@@ -40,30 +40,31 @@ def compile_cell(
 ) -> Cell:
     """The function of a cell.
 
-    `body` is the text below the `%%flow` line and `header` that line itself: line numbers count it as the
-    first, as the notebook does. `namespace` holds what the body reads, at the time when it runs. If the last
+    `body` is the text below the `%%flow` line and `header` what stands above it, that line itself last: line
+    numbers count from its first line, as the notebook does. `namespace` holds what the body reads, at the time when it runs. If the last
     statement defines `name` (a function, a class or a lambda), the whole body runs in `namespace` as in any
     cell and that definition is the node. Else the body is the function: its parameters are those that it reads of
     `value key timestamp headers state context` (`value` always comes first), for a source of `position
     instance instances`; `reduce` and `aggregate` see `acc` and `value`; what it assigns is local to a call;
     its last expression is its result. `number` is the cell's `In[number]`.
 
-    Raises FlowError JF701 for a syntax error and JF702 for an empty body.
+    Raises FlowError JF711 for a syntax error and JF712 for an empty body.
     """
     header = header or f"%%flow {kind} {name}"
     filename = f"<{'' if number is None else f'In[{number}] '}%%flow {kind} {name} #{next(_counter)}>"
-    text = "\n" + body
+    above = header.count("\n") + 1
+    text = "\n" * above + body
     where = f"%%flow {kind} {name}"
     try:
         tree = ast.parse(text, filename)
     except (SyntaxError, ValueError) as error:
-        raise _syntax_error(error, where, body) from None
+        raise _syntax_error(error, where, text) from None
     if not tree.body:
-        raise FlowError("JF702", f"{where}: the cell has no body - say below this line what it does")
+        raise FlowError("JF712", f"{where}: the cell has no body - say below this line what it does")
     try:
         fn, defined = _build(tree, kind, name, filename, namespace)
     except SyntaxError as error:
-        raise _syntax_error(error, where, body) from None
+        raise _syntax_error(error, where, text) from None
     lines = [line + "\n" for line in (header + "\n" + body).splitlines()]
     linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
     if isinstance(fn, CodeType):  # a definition: the cell runs as any other
@@ -147,15 +148,15 @@ def _parameters(
     return (*first, *filter(needed, possible))
 
 
-def _syntax_error(error: Exception, where: str, body: str) -> FlowError:
+def _syntax_error(error: Exception, where: str, text: str) -> FlowError:
     if not isinstance(error, SyntaxError):
-        return FlowError("JF701", f"{where}: {error}")
+        return FlowError("JF711", f"{where}: {error}")
     message = f"{where}, line {error.lineno or 1}: {error.msg}"
-    lines = body.splitlines()
-    row = (error.lineno or 1) - 2
+    lines = text.splitlines()
+    row = (error.lineno or 1) - 1
     if 0 <= row < len(lines) and lines[row].strip():
-        text, column = lines[row], (error.offset or 1) - 1
-        message += f" - in '{text.strip()}'"
-        if 0 < column < len(text) and text[:column].strip():
-            message += f" at '{text[column:].strip()}'"
-    return FlowError("JF701", message)
+        line, column = lines[row], (error.offset or 1) - 1
+        message += f" - in '{line.strip()}'"
+        if 0 < column < len(line) and line[:column].strip():
+            message += f" at '{line[column:].strip()}'"
+    return FlowError("JF711", message)

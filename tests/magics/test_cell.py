@@ -219,21 +219,21 @@ def test_a_traceback_points_into_a_defined_function_too() -> None:
 def test_a_syntax_error_is_one_line_with_its_place() -> None:
     with pytest.raises(FlowError) as caught:
         compile_cell("map", "factors", "a = 1\nx = = 2", {})
-    assert str(caught.value) == "JF701 %%flow map factors, line 3: invalid syntax - in 'x = = 2' at '= 2'"
+    assert str(caught.value) == "JF711 %%flow map factors, line 3: invalid syntax - in 'x = = 2' at '= 2'"
 
 
 @pytest.mark.parametrize(
     "body", ["  value", "return (", "nonlocal x", "global value\nvalue", "break", "a\0b", "from m import *"]
 )
 def test_every_syntax_error_is_a_flow_error(body: str) -> None:
-    with pytest.raises(FlowError, match=r"^JF701 %%flow map node.*[^\n]$") as caught:
+    with pytest.raises(FlowError, match=r"^JF711 %%flow map node.*[^\n]$") as caught:
         compile_cell("map", "node", body, {})
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("body", ["", "\n\n", "# only a comment"])
 def test_an_empty_body_says_so(body: str) -> None:
-    with pytest.raises(FlowError, match="JF702"):
+    with pytest.raises(FlowError, match="JF712"):
         compile_cell("map", "node", body, {})
 
 
