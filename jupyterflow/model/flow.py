@@ -74,7 +74,9 @@ class Flow:
         if node.role == "source" and names:
             raise FlowError("JF105", f"{where}: a source has no upstream - drop it, or use an operator")
         if node.role != "source" and not names and not (node.name in self.nodes and replace):
-            raise FlowError("JF105", f"{where}: {node.role} '{node.kind}' needs an upstream - say from which node it reads")
+            raise FlowError(
+                "JF105", f"{where}: {node.role} '{node.kind}' needs an upstream - say from which node it reads"
+            )
         old = self.nodes.get(node.name)
         kept = [e for e in self.edges if e.downstream != node.name]
         if old is not None:

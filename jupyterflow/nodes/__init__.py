@@ -1,0 +1,1 @@
+"""The catalogue of node kinds and connectors, a small module each."""

@@ -1,0 +1,339 @@
+"""A run in this process, and what every run has in common."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from jupyterflow.model import Batch, FlowError, FlowTimeout, Record
+from jupyterflow.nodes.catalogue import find
+from jupyterflow.plan import Plan, explain, plan
+from jupyterflow.runtime.driver import Driver, Split, TaskRun
+from jupyterflow.runtime.effects import DeadLetter, Effects
+from jupyterflow.runtime.memory import FULL, Collected, Memory, MemoryChannel
+from jupyterflow.runtime.task import Task
+from jupyterflow.telemetry import Meter
+
+if TYPE_CHECKING:
+    from jupyterflow.model import Flow
+
+_PRINTS = 200  # lines kept a node
+_DEAD = 10_000  # dead letters kept in process
+
+
+class BaseRun(ABC):
+    """What one can do with a flow that runs, wherever it does."""
+
+    name: str
+    flow: Flow
+    plan: Plan
+    version: int
+
+    @property
+    @abstractmethod
+    def state(self) -> str:
+        """deploying, running, idle, stalled, failed, finished or stopped."""
+
+    @property
+    @abstractmethod
+    def error(self) -> FlowError | None:
+        """Why the flow failed."""
+
+    @abstractmethod
+    def metrics(self) -> list[dict[str, Any]]:
+        """One dict a node: exact counters, rates a second, lag in records, p50 and p95 in ms a batch."""
+
+    @abstractmethod
+    def records(self, node: str) -> list[Record]:
+        """What a collect sink has kept, whole records."""
+
+    @abstractmethod
+    def dead_letters(self, node: str | None = None) -> list[dict[str, Any]]:
+        """The records that could not be processed, each with node, value, error, traceback, position, version."""
+
+    @abstractmethod
+    def prints(self, node: str) -> list[str]:
+        """The last lines that a node printed."""
+
+    @abstractmethod
+    def sample(self, node: str) -> Any:
+        """The latest value of a node, or None."""
+
+    @abstractmethod
+    def stop(self, timeout: float = 30.0) -> Self:
+        """Sources stop, what is in flight reaches the sinks; windows and folds keep what they hold."""
+
+    @abstractmethod
+    def terminate(self) -> Self:
+        """End at once."""
+
+    @abstractmethod
+    def _changed(self, timeout: float) -> None:
+        """Wait at most this long for news."""
+
+    def collect(self, node: str) -> list[Any]:
+        """The values that a collect sink has kept."""
+        return [record.value for record in self.records(node)]
+
+    def edges(self) -> list[dict[str, Any]]:
+        """One dict an edge: upstream, downstream, rate (records a second), queued (records), max_queue."""
+        metrics = {row["node"]: row for row in self.metrics()}
+        crossing = {(out.node, out.to) for stage in self.plan.stages for out in stage.outputs}
+        flow = self.flow
+        out = []
+        for edge in flow.edges:
+            up = metrics.get(edge.upstream)
+            queued = self._queued(edge.downstream) if (edge.upstream, edge.downstream) in crossing else 0
+            out.append(
+                {
+                    "upstream": edge.upstream,
+                    "downstream": edge.downstream,
+                    "rate": up["rate_out"] if up else 0.0,
+                    "queued": queued,
+                    "max_queue": FULL,
+                }
+            )
+        return out
+
+    def _queued(self, stage: str) -> int:
+        return 0
+
+    def progress(self) -> dict[str, Any] | None:
+        """What is being waited for, if anything."""
+        return None
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers that run it; none in process."""
+        return []
+
+    def explain(self) -> str:
+        """The logical, the physical and the coded plan."""
+        return explain(self.flow, self.plan)
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait until the flow has finished or was stopped.
+
+        Raises FlowError if it failed, FlowTimeout after *timeout* seconds. In a notebook cell it can also be
+        awaited: `await run`.
+        """
+        limit = None if timeout is None else time.monotonic() + timeout
+        while self.state not in ("finished", "stopped", "failed"):
+            left = 0.5 if limit is None else limit - time.monotonic()
+            if left <= 0:
+                raise FlowTimeout(
+                    "JF405", f"flow '{self.name}' is still {self.state} after {timeout:g} s - wait longer, or stop it"
+                )
+            self._changed(min(left, 0.5))
+        if self.state == "failed" and self.error is not None:
+            raise self.error
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return asyncio.to_thread(self.wait).__await__()
+
+    def _sink(self, node: str, kind: str) -> None:
+        found = self.flow.nodes.get(node)
+        if found is None or found.kind != kind:
+            known = [name for name, other in self.flow.nodes.items() if other.kind == kind] or ["none"]
+            raise FlowError("JF406", f"flow '{self.name}': '{node}' is no {kind} sink - it has {', '.join(known)}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {self.state}>"
+
+
+class Run(BaseRun):
+    """A flow that runs in this process: no broker, no group, nothing committed."""
+
+    def __init__(self, flow: Flow, *, tasks: int = 1, max_queue: int = FULL, bootstrap: Any = None) -> None:
+        self.flow, self.name, self.version = flow, flow.name, 1
+        self._outside = _outside(flow, bootstrap)
+        self.plan = plan(flow, tasks=tasks, partitions=self._outside.partitions if self._outside else None)
+        self._memory = Memory(max_queue)
+        self._news = threading.Condition()
+        self._error: FlowError | None = None
+        self._ending: str | None = None
+        self._left = 0
+        self._collected = {
+            name: Collected(node.options.get("limit") or 1_000_000)
+            for name, node in flow.nodes.items()
+            if node.role == "sink" and node.kind == "collect"
+        }
+        self._dead: deque[DeadLetter] = deque(maxlen=_DEAD)
+        self._printed: dict[str, deque[str]] = {}
+        self.on_print: Callable[[str, str], None] | None = None
+        self._driver = Driver(flow.name, self._failed, self._done)
+        self._meter = Meter(flow.order())
+        try:
+            runs = [run for stage in self.plan.stages for run in self._stage(stage)]
+        except BaseException:
+            if self._outside:
+                self._outside.close()
+            raise
+        self._runs = runs
+        self._left = len(runs)
+        self._driver.add(runs)
+        self._driver.start()
+
+    def _stage(self, stage: Any) -> list[TaskRun]:
+        node = self.flow.nodes[stage.id]
+        if stage.input == "splits":
+            connector = find("source", node.kind, f"node '{node.name}'").connector
+            assert connector is not None
+            for number, splits in enumerate(connector.splits(node, stage.tasks)):
+                partition = self._memory.partition(stage.topic, number)
+                for split in splits:
+                    partition.append(Split(split))
+                from jupyterflow.codecs import Mark
+
+                partition.append(Mark("end", self.plan.epoch, 1, stage.id, number, stage.tasks))
+        below = [(out.topic, out.partitions) for out in stage.outputs]
+        runs = []
+        for number in range(stage.tasks):
+            task = Task(self.plan, stage, number, self.flow, durable=False)
+            channel: Any = MemoryChannel(self._memory, stage.topic, number, below, self._perform)
+            if stage.input == "kafka":
+                assert self._outside is not None
+                channel = self._outside.channel(channel, stage, number, task, self._driver.wake)
+            runs.append(TaskRun(task, channel, 0.0))
+        return runs
+
+    # Called by the compute thread.
+
+    def _perform(self, effects: Effects) -> None:
+        for node, batches in effects.collected.items():
+            for batch in batches:
+                self._collected[node].append(batch)
+        if effects.published:
+            assert self._outside is not None
+            self._outside.publish(effects.published)
+        self._dead.extend(effects.dead)
+        for node, text in effects.prints.items():
+            lines = self._printed.setdefault(node, deque(maxlen=_PRINTS))
+            lines.extend(text.splitlines())
+            if self.on_print is not None:
+                self.on_print(node, text)
+            elif not _in_notebook():
+                sys.stdout.write(text)
+
+    def _failed(self, run: TaskRun, error: BaseException) -> None:
+        if not isinstance(error, FlowError):
+            from jupyterflow.nodes.base import error_line
+
+            where = f"flow '{self.name}', stage '{run.task.stage.id}'"
+            wrapped = FlowError("JF407", f"{where}: {error_line(error)}")
+            wrapped.__cause__ = error
+            error = wrapped
+        self._finish("failed", error)
+
+    def _done(self, run: TaskRun) -> None:
+        self._left -= 1
+        if self._left == 0:
+            drained = any(other.task.status == "drained" for other in self._runs)
+            self._finish("stopped" if drained else "finished")
+
+    def _finish(self, state: str, error: FlowError | None = None) -> None:
+        try:
+            if self._outside and state != "failed":
+                self._outside.flush()
+        except FlowError as problem:
+            state, error = "failed", problem
+        self.metrics()
+        with self._news:
+            if self._ending is None:
+                self._ending, self._error = state, error
+            self._news.notify_all()
+        self._driver.close(0.0)
+        if self._outside:
+            self._outside.close()
+
+    # Called by anyone.
+
+    @property
+    def state(self) -> str:
+        if self._ending is not None:
+            return self._ending
+        now = time.monotonic()
+        return "idle" if all(now - run.idle_since > 2.0 for run in self._runs) else "running"
+
+    @property
+    def error(self) -> FlowError | None:
+        return self._error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        lags = {stage.id: self._queued(stage.id) for stage in self.plan.stages if stage.input == "frames"}
+        return self._meter.metrics((run.task.counters() for run in self._runs), lags)
+
+    def _queued(self, stage: str) -> int:
+        return self._memory.waiting(self.plan.stage(stage).topic)
+
+    def records(self, node: str) -> list[Record]:
+        self._sink(node, "collect")
+        return [record for batch in self._collected[node].batches() for record in batch]
+
+    def collect(self, node: str) -> list[Any]:
+        self._sink(node, "collect")
+        kept = self._collected[node]
+        if kept.dropped:
+            import warnings
+
+            text = (
+                f"flow '{self.name}', node '{node}': {kept.dropped:,} older records were dropped (limit={kept.limit:,})"
+            )
+            warnings.warn(text, stacklevel=2)
+        return kept.values()
+
+    def dead_letters(self, node: str | None = None) -> list[dict[str, Any]]:
+        return [dead.to_dict() for dead in list(self._dead) if node in (None, dead.node)]
+
+    def prints(self, node: str) -> list[str]:
+        return list(self._printed.get(node, ()))
+
+    def sample(self, node: str) -> Any:
+        for run in self._runs:
+            if (value := run.task.samples().get(node)) is not None:
+                return value
+        return None
+
+    def stop(self, timeout: float = 30.0) -> Run:
+        """Sources stop, what is in flight reaches the sinks; returns when that is done.
+
+        Raises FlowTimeout where a function did not give back in *timeout* seconds.
+        """
+        self._driver.stop(1)
+        return self.wait(timeout)
+
+    def terminate(self) -> Run:
+        """End at once; what is in flight is dropped."""
+        self._finish("stopped")
+        self._driver.close(2.0)
+        return self
+
+    def _changed(self, timeout: float) -> None:
+        with self._news:
+            if self._ending is None:
+                self._news.wait(timeout)
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    return shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
+
+
+def _outside(flow: Flow, bootstrap: Any) -> Any:
+    """The connection with Kafka, where a flow in process has a kafka: source or sink."""
+    nodes: Iterable[Any] = [node for node in flow.nodes.values() if node.kind == "kafka"]
+    if not nodes:
+        return None
+    from jupyterflow._outside import Outside
+
+    return Outside(flow, bootstrap or os.environ.get("JUPYTERFLOW_BOOTSTRAP"))
+
+
+__all__ = ["BaseRun", "Batch", "Run"]

@@ -1,0 +1,112 @@
+"""kafka: sources and sinks: topics that the outside world writes or reads, one record a message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+from jupyterflow.codecs import get as get_codec
+from jupyterflow.codecs import inside_key, outside_key
+from jupyterflow.model import Batch, Node
+from jupyterflow.nodes.base import Kind, NodeContext, Operator, Option
+from jupyterflow.nodes.calls import resume
+from jupyterflow.nodes.stateless import PARALLEL
+
+
+class KafkaSource:
+    """Turns fetched messages into records. Not an Operator: its input has no values yet."""
+
+    def __init__(self, node: Node, context: NodeContext) -> None:
+        self.context = context
+        self.codec = get_codec(node.options.get("codec") or "json")
+        self.keep_bytes = node.options.get("key") == "bytes"
+
+    def decode(self, records: Sequence[Any]) -> Batch:
+        """A batch of messages (with .key .value .timestamp .headers); what cannot be decoded is a dead letter."""
+        raw = [record.value for record in records]
+        counters = self.context.counters
+        try:
+            counters.bytes_in += sum(map(len, raw))
+        except TypeError:  # a tombstone has no value
+            counters.bytes_in += sum(len(value) for value in raw if value is not None)
+        keys: list[Any] | None = [record.key for record in records]
+        if not any(keys or ()):
+            keys = None if all(key is None for key in keys or ()) else keys
+        if keys is not None and not self.keep_bytes:
+            keys = list(map(inside_key, keys))
+        headers = [tuple(record.headers) for record in records]
+        batch = Batch(raw, keys, [record.timestamp for record in records], headers if any(headers) else None)
+        counters.records_in += len(raw)
+        decode = self.codec.decode
+        try:
+            values, rows = self.codec.decode_many(raw), None
+        except Exception:
+            safe = (lambda data: None if data is None else decode(data)) if None in raw else decode
+            values, rows = resume(map(safe, raw), len(raw), lambda row, error: self.context.fail(batch, row, error))
+        counters.records_out += len(values)
+        if rows is not None:
+            batch = batch.take(rows)
+        batch.values = values
+        self.rows = rows
+        return batch
+
+
+class KafkaSink(Operator):
+    """Turns records into messages: a batch whose values and keys are bytes."""
+
+    def __init__(self, node: Node, context: NodeContext) -> None:
+        super().__init__(node, context)
+        self.codec = get_codec(node.options.get("codec") or "json")
+
+    def process(self, batch: Batch) -> Batch:
+        encode = self.codec.encode
+        rows = None
+        try:
+            values = self.codec.encode_many(batch.values)
+        except Exception:
+            values, rows = resume(
+                map(encode, batch.values), len(batch), lambda row, error: self.context.fail(batch, row, error)
+            )
+        self.lineage = rows
+        if rows is not None:
+            batch = batch.take(rows)
+        keys = None if batch.keys is None else list(map(outside_key, batch.keys))
+        self.context.counters.bytes_out += sum(map(len, values))
+        return Batch(values, keys, batch.timestamps, batch.headers)
+
+
+def messages(batch: Batch) -> zip[Any]:
+    """(key, value, timestamp, headers) of each row of a batch of bytes."""
+    n = len(batch)
+    stamps = batch.timestamps
+    return zip(
+        batch.keys if batch.keys is not None else repeat(None, n),
+        batch.values,
+        repeat(stamps, n) if isinstance(stamps, int) else stamps,
+        batch.headers if batch.headers is not None else repeat((), n),
+        strict=False,
+    )
+
+
+_CODEC = Option(str, "json", "json, text, bytes, pickle or a plugin's")
+KINDS = [
+    Kind(
+        "kafka", "source", "the records of a topic",
+        {
+            "topic": Option(str, None, "the topic"), "codec": _CODEC,
+            "start": Option(str, "earliest", "where to begin", choices=("earliest", "latest")),
+            "until": Option(str, None, "where to end", choices=("latest",)),
+            "key": Option(str, "text", "how keys are read", choices=("text", "bytes")),
+            "bootstrap": Option(str, None, "another cluster's address"),
+            "on_error": PARALLEL["on_error"],
+        }, 0,
+    ),
+    Kind(
+        "kafka", "sink", "writes each record to a topic",
+        {
+            "topic": Option(str, None, "the topic"), "codec": _CODEC, **PARALLEL,
+            "bootstrap": Option(str, None, "another cluster's address"),
+        }, 0, make=KafkaSink,
+    ),
+]  # fmt: skip

@@ -1,0 +1,465 @@
+"""The task: one stage on one partition, as a state machine without I/O.
+
+In go batches, splits, marks and time; out come `Effects`. It knows no transport, thread or clock of its own,
+so the runner in the notebook and the workers run the very same thing.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from jupyterflow.codecs import Mark, Partitioner
+from jupyterflow.model import Batch, Flow, FlowError
+from jupyterflow.nodes import prints
+from jupyterflow.nodes.base import NodeContext, Operator, SplitReader, error_line, rows_of
+from jupyterflow.nodes.catalogue import find
+from jupyterflow.nodes.kafka import KafkaSource
+from jupyterflow.plan import Output, Plan, Stage
+from jupyterflow.runtime.effects import DeadLetter, Effects
+
+Status = Literal["running", "drained", "ended"]
+_DONE = "done"
+
+
+class _Step:
+    """One node of the stage at work."""
+
+    __slots__ = ("above", "called", "context", "latest", "name", "operator", "parts", "routes")
+
+    def __init__(self, name: str, context: NodeContext, operator: Operator | None, above: list[int]) -> None:
+        self.name, self.context, self.operator, self.above = name, context, operator, above
+        self.routes: list[Callable[[Batch], None]] = []
+        self.parts: list[tuple[int, int]] = []
+        self.called = False
+        self.latest: Any = None
+
+
+class Task:
+    """A stage on one partition.
+
+    `version` is the deployment's; `durable` says whether state changes are to be kept (in process nobody
+    would read them). `until` is the offset at which a bounded Kafka source ends.
+    """
+
+    def __init__(
+        self, plan: Plan, stage: Stage, index: int, flow: Flow, *, worker: str = "", version: int = 1,
+        clock: Callable[[], float] = time.monotonic, durable: bool = True, until: int | None = None,
+    ) -> None:  # fmt: skip
+        self.plan, self.stage, self.index, self.version = plan, stage, index, version
+        self.status: Status = "running"
+        self.until = until
+        self.position: int | None = None
+        self._durable = durable
+        self._flow = flow
+        self._effects = Effects()
+        self.pending = 0
+        self._ended: set[tuple[str, int]] = set()
+        self._draining: dict[int, set[tuple[str, int]]] = {}
+        self.drained = 0
+        self._cursor = index
+        self._waiting: list[tuple[int, dict[str, Any]]] = []
+        self._open: dict[int, SplitReader] = {}
+        self._splits: dict[int, Any] = {}
+        self._no_more_splits = False
+        self._origin: Callable[[int], dict[str, Any]] = lambda row: {}
+        self.steps = self._steps(worker, clock)
+        self._timed = [i for i, step in enumerate(self.steps) if step.operator is not None and step.operator.timed]
+        source = flow.nodes[stage.id]
+        self._source = source if source.role == "source" else None
+        self._kafka = KafkaSource(source, self.steps[0].context) if stage.input == "kafka" else None
+        self._at_once = source.options.get("concurrency") or 1
+
+    # -- building ---------------------------------------------------------------------------------------
+
+    def _steps(self, worker: str, clock: Callable[[], float]) -> list[_Step]:
+        number = {name: i for i, name in enumerate(self.stage.nodes)}
+        steps = []
+        for name in self.stage.nodes:
+            node = self._flow.nodes[name]
+            context = NodeContext(
+                name, task=self.index, tasks=self.stage.tasks, worker=worker, fail=self._failed, clock=clock
+            )
+            context.user.locate = lambda row, i=number[name]: self._locate(i, row)  # type: ignore[misc]
+            kind = find(node.role, node.kind, f"node '{name}'")
+            operator = kind.make(node, context) if kind.make is not None else None
+            step = _Step(name, context, operator, [number[up] for up, down in self.stage.edges if down == name])
+            step.called = node.fn is not None and operator is not None
+            for output in self.stage.outputs:
+                if output.node == name:
+                    step.routes.append(self._route(output))
+            if node.role == "sink" and node.kind == "kafka":
+                step.routes.append(self._publish(name, node.options["topic"]))
+            elif node.role == "sink" and operator is not None and node.fn is None:
+                step.routes.append(self._collect(name))
+            steps.append(step)
+        return steps
+
+    def _route(self, output: Output) -> Callable[[Batch], None]:
+        topic, n = output.topic, output.partitions
+
+        def single(batch: Batch) -> None:
+            self._out(topic, 0, batch)
+
+        def spread(batch: Batch) -> None:
+            # Whole batches in turn; a large one is divided, so that all tasks get work at once.
+            size = max(1, -(-len(batch) // n)) if len(batch) >= 64 * n else len(batch)
+            for low in range(0, len(batch), size):
+                self._out(topic, self._cursor % n, batch[low : low + size])
+                self._cursor += 1
+
+        partitioner = Partitioner(n)
+
+        def hashed(batch: Batch) -> None:
+            keys = batch.keys if batch.keys is not None else [None] * len(batch)
+            rows: list[list[int]] = [[] for _ in range(n)]
+            for row, partition in enumerate(partitioner.partition_column(keys)):
+                rows[partition].append(row)
+            for partition, own in enumerate(rows):
+                if own:
+                    self._out(topic, partition, batch.take(own))
+
+        if n == 1:
+            return single
+        return {"hash": hashed, "spread": spread, "single": single}[output.routing]
+
+    def _out(self, topic: str, partition: int, item: Batch | Mark) -> None:
+        self._effects.outputs.setdefault((topic, partition), []).append(item)
+
+    def _publish(self, node: str, topic: str) -> Callable[[Batch], None]:
+        return lambda batch: self._effects.published.setdefault((node, topic), []).append(batch)
+
+    def _collect(self, node: str) -> Callable[[Batch], None]:
+        return lambda batch: self._effects.collected.setdefault(node, []).append(batch)
+
+    # -- input ------------------------------------------------------------------------------------------
+
+    def process(self, batch: Batch, offset: int | None = None) -> None:
+        """Records of an internal topic, of the message at *offset*."""
+        topic = self.stage.topic
+        self._origin = lambda row: {"topic": topic, "partition": self.index, "offset": offset, "row": row}
+        self._run(batch)
+        if offset is not None:
+            self.position = offset + 1
+
+    def messages(self, records: Sequence[Any]) -> None:
+        """Messages of an outside topic, in order of their offsets."""
+        assert self._kafka is not None
+        if self.until is not None and records and records[-1].offset >= self.until:
+            records = [record for record in records if record.offset < self.until]
+        if not records:
+            return
+        topic = self.stage.topic
+        self._origin = lambda row: {"topic": topic, "partition": self.index, "offset": records[row].offset}
+        self.steps[0].parts = []
+        batch = self._kafka.decode(records)
+        rows = self._kafka.rows
+        if rows is not None:
+            kept = rows
+            self._origin = lambda row: {
+                "topic": topic, "partition": self.index, "offset": records[kept[row]].offset
+            }  # fmt: skip
+        self.position = records[-1].offset + 1
+        self._run(batch)
+
+    def reached(self, position: int) -> None:
+        """All input before *position* has been seen: a bounded topic ends there."""
+        if position > (self.position or 0):
+            self.position = position
+        if self.until is not None and position >= self.until:
+            self.end()
+
+    def split(self, split: dict[str, Any], offset: int) -> None:
+        """A split to read, of the message at *offset* of the splits topic."""
+        if self._splits.get(offset) == _DONE:
+            return
+        self._waiting.append((offset, split))
+        self._splits.setdefault(offset, None)
+        self._seen = offset
+
+    _seen = -1
+
+    def pull(self, limit: int) -> bool:
+        """Read about *limit* records from the open splits; whether anything came of it."""
+        if self._source is None or self.stage.input != "splits" or self.status != "running":
+            return False
+        while self._waiting and len(self._open) < self._at_once:
+            offset, split = self._waiting.pop(0)
+            kind = find("source", self._source.kind, "")
+            assert kind.connector is not None
+            self._open[offset] = kind.connector.open(
+                self._source, split, self._splits.get(offset), self.steps[0].context
+            )
+        worked = False
+        for offset, reader in list(self._open.items()):
+            before = reader.count
+            self._origin = lambda row, o=offset, b=before: {"split": o, "record": b + row}  # type: ignore[misc]
+            self.steps[0].parts = []
+            batch = reader.read(limit)
+            if batch is not None:
+                worked = True
+                self.steps[0].context.counters.records_in += len(batch)
+                self.steps[0].context.counters.records_out += len(batch)
+                self._run(batch)
+            if reader.position is not None:
+                self._splits[offset] = reader.position
+            if reader.done:
+                worked = True
+                reader.close()
+                del self._open[offset]
+                self._splits[offset] = _DONE
+                self.pending += 1
+        self._advance()
+        if self._no_more_splits and not self._waiting and not self._open:
+            self.end()
+            worked = True
+        return worked
+
+    def _advance(self) -> None:
+        """Move the committed position of the splits topic behind what has been read completely."""
+        done = [offset for offset, position in self._splits.items() if position == _DONE]
+        open_ = [offset for offset, position in self._splits.items() if position != _DONE]
+        low = min(open_, default=self._seen + 1)
+        for offset in done:
+            if offset < low:
+                del self._splits[offset]
+        if low > (self.position or 0):
+            self.position = low
+
+    def mark(self, mark: Mark, offset: int | None = None) -> None:
+        """A mark in the input: an upstream task has ended, or has drained for a stop."""
+        if offset is not None:
+            self.position = offset + 1
+        self.pending += 1
+        if mark.kind == "end" and self.stage.input == "splits":
+            self._seen = offset if offset is not None else self._seen
+            self._no_more_splits = True
+            return
+        sender = (mark.stage, mark.task)
+        if mark.kind == "end":
+            self._ended.add(sender)
+        elif mark.kind == "drain" and isinstance(mark.value, int):
+            self._draining.setdefault(mark.value, set()).add(sender)
+        self._settle()
+
+    def _settle(self) -> None:
+        everyone = {(stage, task) for stage, tasks in self.stage.upstream for task in range(tasks)}
+        if everyone and everyone <= self._ended:
+            self.end()
+            return
+        for stop, senders in list(self._draining.items()):
+            if everyone <= senders | self._ended:
+                self.drain(stop)
+
+    def end(self) -> None:
+        """The input has ended: flush what is held, and pass the end on."""
+        if self.status == "ended":
+            return
+        self._run(None, flush=True)
+        self._send("end", None)
+        self.status = "ended"
+        self.pending += 1
+
+    def drain(self, stop: int) -> None:
+        """What came in before has been processed for the stop numbered *stop*: pass it on, keep all state."""
+        if self.status != "running" or stop <= self.drained:
+            return
+        self._draining = {number: who for number, who in self._draining.items() if number > stop}
+        self.drained = stop
+        self._send("drain", stop)
+        self.status = "drained"
+        self.pending += 1
+
+    def _send(self, kind: Literal["end", "drain"], value: int | None) -> None:
+        mark = Mark(kind, self.plan.epoch, self.version, self.stage.id, self.index, self.stage.tasks, value)
+        for topic, n in dict.fromkeys((output.topic, output.partitions) for output in self.stage.outputs):
+            for partition in range(n):
+                self._out(topic, partition, mark)
+
+    def tick(self, now: float) -> None:
+        """Time passed: let the timed nodes emit."""
+        for i in self._timed:
+            operator = self.steps[i].operator
+            assert operator is not None
+            batch = operator.tick(now)
+            if batch is not None:
+                self._run(None, emitted={i: batch})
+
+    # -- running ----------------------------------------------------------------------------------------
+
+    def _run(self, batch: Batch | None, *, emitted: dict[int, Batch] | None = None, flush: bool = False) -> None:
+        steps = self.steps
+        outs: list[Batch | None] = [None] * len(steps)
+        clock = time.perf_counter
+        self.pending += len(batch) if batch is not None else 1
+        for i, step in enumerate(steps):
+            if i == 0:
+                given = [batch] if batch is not None else []
+                step.parts = []
+            else:
+                given = [part for j in step.above if (part := outs[j]) is not None]
+                step.parts = [(j, len(part)) for j in step.above if (part := outs[j]) is not None]
+            operator, counters = step.operator, step.context.counters
+            out: Batch | None = None
+            if given:
+                joined = given[0] if len(given) == 1 else Batch.concat(given)
+                if operator is None:
+                    out = joined
+                else:
+                    counters.records_in += len(joined)
+                    if step.called:
+                        prints.redirect(step.context.prints)
+                    begin = clock()
+                    try:
+                        out = operator.process(joined)
+                    finally:
+                        counters.took(clock() - begin)
+                        prints.redirect(None)
+            more = emitted.get(i) if emitted else None
+            if flush and operator is not None:
+                more = operator.flush()
+            if more is not None:
+                step.parts = []
+                out = more if out is None else Batch.concat([out, more])
+            if out is None or not len(out):
+                continue
+            if operator is not None:
+                counters.records_out += len(out)
+            step.latest = out.values[-1]
+            outs[i] = out
+            for route in step.routes:
+                route(out)
+
+    def _trace(self, i: int, row: int) -> dict[str, Any]:
+        """The source position of a row of a node's input."""
+        while i > 0:
+            for j, size in self.steps[i].parts:
+                if row < size:
+                    operator = self.steps[j].operator
+                    row, i = rows_of(operator.lineage, row) if operator is not None else row, j
+                    break
+                row -= size
+            else:
+                return {}
+        return self._origin(row)
+
+    def _locate(self, i: int, row: int) -> str:
+        """A text that is the same for a record whenever it is processed again: its source position, and its
+        number among those that came from there."""
+        try:
+            place = self._trace(i, row)
+            twin = 0
+            while twin < row and self._trace(i, row - twin - 1) == place:
+                twin += 1
+        except (IndexError, KeyError):
+            return str(row)
+        return ":".join(str(value) for value in place.values()) + (f":{twin}" if twin else "")
+
+    def _failed(self, context: NodeContext, batch: Batch, row: int, error: BaseException) -> None:
+        node = self._flow.nodes[context.node]
+        if node.options.get("on_error") == "fail":
+            raise FlowError(
+                "JF404",
+                f"flow '{self.plan.flow}', node '{node.name}': {error_line(error)} - on_error is 'fail'; fix the cell and run it again",
+            ) from error
+        i = self.stage.nodes.index(context.node)
+        try:
+            position = self._trace(i, row)
+        except (IndexError, KeyError):
+            position = {}
+        record = next(iter(batch[row : row + 1]))
+        # The first frames are ours; what helps is the user's.
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self._effects.dead.append(
+            DeadLetter(
+                node.name,
+                record.value,
+                error_line(error),
+                text[-8_000:],
+                position,
+                self.version,
+                record.key,
+                record.timestamp,
+            )
+        )
+        self.pending += 1
+
+    # -- effects and state ------------------------------------------------------------------------------
+
+    def take(self) -> Effects:
+        """All effects since the last time, to be performed atomically."""
+        effects, self._effects = self._effects, Effects()
+        self.pending = 0
+        for step in self.steps:
+            table = step.context.table
+            if table.dirty:
+                if self._durable:
+                    values = table.values
+                    for key in table.dirty:
+                        value = values.get(key)
+                        if value == {} and type(value) is dict:
+                            value = None
+                            values.pop(key, None)
+                        effects.changes[step.name, key] = value
+                table.dirty.clear()
+            if step.context.prints:
+                effects.prints[step.name] = "".join(step.context.prints)
+                step.context.prints.clear()
+        effects.meta = {
+            "status": self.status,
+            "splits": dict(self._splits),
+            "no_more": self._no_more_splits,
+            "seen": self._seen,
+            "ended": sorted(self._ended),
+            "draining": self._draining,
+            "drained": self.drained,
+            "counters": self.counters(),
+        }
+        effects.position = self.position
+        return effects
+
+    def restore(self, meta: dict[str, Any] | None, changes: dict[tuple[str, Any], Any]) -> None:
+        """Go on from what was last committed."""
+        by_name = {step.name: step.context for step in self.steps}
+        for (node, key), value in changes.items():
+            if node in by_name:
+                by_name[node].table.values[key] = value
+        if not meta:
+            return
+        self.status = "ended" if meta["status"] == "ended" else "running"
+        self._splits, self._no_more_splits, self._seen = dict(meta["splits"]), meta["no_more"], meta["seen"]
+        self._ended = {tuple(sender) for sender in meta["ended"]}
+        self._draining, self.drained = dict(meta["draining"]), meta["drained"]
+        for name, data in meta["counters"].items():
+            if name in by_name:
+                by_name[name].counters.restore(data)
+
+    def counters(self) -> dict[str, list[Any]]:
+        """The exact counters of each node, as plain data."""
+        return {step.name: step.context.counters.to_list() for step in self.steps}
+
+    def samples(self) -> dict[str, Any]:
+        """The latest value of each node."""
+        return {step.name: step.latest for step in self.steps if step.latest is not None}
+
+    @property
+    def restoring(self) -> int:
+        """Values that generators have yet to skip to come back to their place."""
+        return sum(getattr(reader, "restoring", 0) for reader in self._open.values())
+
+    def close(self) -> None:
+        """Release readers, threads and files."""
+        for reader in self._open.values():
+            reader.close()
+        self._open.clear()
+        for step in self.steps:
+            if step.operator is not None:
+                step.operator.close()
+
+    def on_ready(self, wake: Callable[[], None]) -> None:
+        """Have generators call *wake* when they have something."""
+        for reader in self._open.values():
+            if getattr(reader, "on_ready", False) is None:
+                reader.on_ready = wake  # type: ignore[attr-defined]
