@@ -1,0 +1,129 @@
+"""Where nodes stand: layers from left to right, few crossings, short and straight edges.
+
+The four steps of Sugiyama, Tagawa and Toda (1981): layers by longest path, an invisible node wherever an edge
+passes a layer, order by barycenter, then coordinates by least squares (pool adjacent violators). Deterministic.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+WIDTH, HEIGHT = 188, 70
+PITCH_X, PITCH_Y = 292, 104
+_PASSING = 0.7  # room for an edge that passes a layer, as a share of a node's
+_SWEEPS = 8
+
+
+def layout(nodes: Sequence[str], edges: Iterable[tuple[str, str]]) -> dict[str, tuple[float, float]]:
+    """Centres in pixels for *nodes*, connected by *edges* (upstream, downstream) without a cycle."""
+    known = set(nodes)
+    pairs = [(up, down) for up, down in edges if up in known and down in known]
+    layer = _layers(nodes, pairs)
+    columns: list[list[str]] = [[] for _ in range(max(layer.values(), default=-1) + 1)]
+    for name in nodes:
+        columns[layer[name]].append(name)
+    left: dict[str, list[str]] = {}
+    right: dict[str, list[str]] = {}
+    passing: set[str] = set()
+    for up, down in pairs:
+        before = up
+        for column in range(layer[up] + 1, layer[down]):
+            via = f"{up}\0{down}\0{column}"
+            passing.add(via)
+            columns[column].append(via)
+            right.setdefault(before, []).append(via)
+            left.setdefault(via, []).append(before)
+            before = via
+        right.setdefault(before, []).append(down)
+        left.setdefault(down, []).append(before)
+    columns = _order(columns, left, right)
+    y = _heights(columns, left, right, passing)
+    top = min((y[name] for name in nodes), default=0.0)
+    return {name: (float(layer[name] * PITCH_X), round((y[name] - top) * PITCH_Y, 1)) for name in nodes}
+
+
+def _layers(nodes: Sequence[str], pairs: list[tuple[str, str]]) -> dict[str, int]:
+    layer = dict.fromkeys(nodes, 0)
+    for _ in range(len(layer)):
+        moved = False
+        for up, down in pairs:
+            if layer[down] <= layer[up]:
+                layer[down] = layer[up] + 1
+                moved = True
+        if not moved:
+            break
+    return layer
+
+
+def _order(columns: list[list[str]], left: dict[str, list[str]], right: dict[str, list[str]]) -> list[list[str]]:
+    best, fewest = [list(c) for c in columns], _crossings(columns, right)
+    for sweep in range(_SWEEPS):
+        if not fewest:
+            break
+        forward = sweep % 2 == 0
+        beside = left if forward else right
+        for at in range(1, len(columns)) if forward else range(len(columns) - 2, -1, -1):
+            place = {name: i for i, name in enumerate(columns[at - 1 if forward else at + 1])}
+            centre: dict[str, float] = {}
+            for i, name in enumerate(columns[at]):
+                near = [place[n] for n in beside.get(name, ())]
+                centre[name] = sum(near) / len(near) if near else float(i)
+            columns[at].sort(key=centre.__getitem__)
+        crossings = _crossings(columns, right)
+        if crossings < fewest:
+            best, fewest = [list(c) for c in columns], crossings
+    return best
+
+
+def _crossings(columns: list[list[str]], right: dict[str, list[str]]) -> int:
+    total = 0
+    for column, after in pairwise(columns):
+        place = {name: i for i, name in enumerate(after)}
+        seen: list[int] = []
+        for name in column:
+            ends = sorted(place[n] for n in right.get(name, ()))
+            for end in ends:
+                total += len(seen) - bisect_left(seen, end + 1)
+            for end in ends:
+                insort(seen, end)
+    return total
+
+
+def _heights(
+    columns: list[list[str]], left: dict[str, list[str]], right: dict[str, list[str]], passing: set[str]
+) -> dict[str, float]:
+    room = {name: _PASSING if name in passing else 1.0 for column in columns for name in column}
+    y: dict[str, float] = {}
+    for column in columns:
+        at = -sum(room[name] for name in column) / 2
+        for name in column:
+            y[name] = at + room[name] / 2
+            at += room[name]
+    for sweep in range(2 * _SWEEPS):
+        for column in columns if sweep % 2 == 0 else reversed(columns):
+            wish = []
+            for name in column:
+                near = [y[n] for n in (*left.get(name, ()), *right.get(name, ()))]
+                wish.append(sum(near) / len(near) if near else y[name])
+            for name, height in zip(column, _apart(wish, [room[name] for name in column]), strict=True):
+                y[name] = height
+    return y
+
+
+def _apart(wish: list[float], room: list[float]) -> list[float]:
+    """The heights nearest to *wish* (least squares) that keep the order and leave each its *room*."""
+    offsets, at = [], 0.0
+    for size in room:
+        offsets.append(at + size / 2)
+        at += size
+    blocks: list[tuple[float, int]] = []
+    for want, offset in zip(wish, offsets, strict=True):
+        total, n = want - offset, 1
+        while blocks and blocks[-1][0] / blocks[-1][1] > total / n:
+            total, n = total + blocks[-1][0], n + blocks[-1][1]
+            blocks.pop()
+        blocks.append((total, n))
+    bases = [total / n for total, n in blocks for _ in range(n)]
+    return [base + offset for base, offset in zip(bases, offsets, strict=True)]

@@ -1,0 +1,203 @@
+"""LiveGraph: the flow as an ipycytoscape graph, kept live by a small driver beside it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import uuid4
+
+from jupyterflow.model import Flow
+from jupyterflow.views._cytoscape import edge_data, node_data, plain_style, tick_style
+from jupyterflow.views._layout import HEIGHT
+from jupyterflow.views.hub import Hub
+from jupyterflow.views.hub import hub as kernel_hub
+from jupyterflow.views.readout import in_notebook
+from jupyterflow.views.svg import mermaid, svg
+from jupyterflow.views.tree import tree
+
+_HOOK_WITHIN = 6.0  # seconds until the driver counts as missing
+_KEEP: Any = object()
+
+
+class LiveGraph:
+    """A live picture of *flow* and its *run*; display it to see it.
+
+    Its data come from the hub's `GraphModel` (`self.model`). Dragged nodes keep their places in
+    `flow.nodes[name].position`. `freeze()` puts a static SVG in its place; `close()` lets go of everything.
+    """
+
+    node: str | None = None
+
+    def __init__(self, flow: Flow, run: Any = _KEEP, hub: Hub | None = None) -> None:
+        self.hub = hub or kernel_hub()
+        self.model = self.hub.bind(flow) if run is _KEEP else self.hub.bind(flow, run)
+        self.flow = flow.name
+        self.key = _cell()
+        self.hooked: bool | None = None  # None: not known yet
+        self._widget: Any = None
+        self._driver: Any = None
+        self._parts: list[Any] = []
+        self._drawn: tuple[Any, ...] = ()
+        self._shown_at = 0.0
+        self._display: str | None = None
+        self._generation = 0
+
+    @property
+    def widget(self) -> Any:
+        """The ipycytoscape widget; made, with its driver, when first asked for."""
+        if self._widget is None:
+            import ipycytoscape
+
+            from jupyterflow.views._widgets import Driver, reference
+
+            self._widget = ipycytoscape.CytoscapeWidget(
+                # `fit` here is for views without a driver, which fits by itself.
+                cytoscape_layout={"name": "preset", "fit": True, "padding": 24, "animate": False},
+                cytoscape_style=plain_style(),
+                tooltip_source="__none__",
+                auto_unselectify=False,
+                min_zoom=0.1,
+                max_zoom=3.0,
+                wheel_sensitivity=0.3,
+            )
+            self._widget.layout.height = f"{self._height}px"
+            self._draw()
+            self._driver = Driver(
+                channel=reference(self.hub.channel),
+                target=reference(self._widget),
+                flow=self.flow,
+                height=self._height,
+            )
+            self._driver.on_msg(self._heard)
+        return self._widget
+
+    @property
+    def _height(self) -> int:
+        tops = [face.y for face in self.model.faces.values()] or [0.0]
+        return int(min(max(max(tops) - min(tops) + HEIGHT + 110, 220), 640))
+
+    def _draw(self) -> None:
+        """Put the model's nodes and edges into the widget: clear, then fresh objects at preset places.
+
+        Removing any element but the last corrupts ipycytoscape's view; ids are never used twice.
+        """
+        from ipycytoscape import Edge, Node
+
+        old, self._parts = self._parts, []
+        self._generation += 1
+        graph = self._widget.graph
+        if old:
+            graph.clear()
+        ids = {name: f"n{self._generation}_{i}" for i, name in enumerate(self.model.faces)}
+        nodes = [
+            Node(data=node_data(face, ids[name]), position={"x": face.x, "y": face.y}, selectable=True)
+            for name, face in self.model.faces.items()
+        ]
+        edges = [
+            Edge(data=edge_data(wire, f"e{self._generation}_{i}", ids), classes=" directed ")
+            for i, wire in enumerate(self.model.wires.values())
+        ]
+        if nodes:
+            graph.add_nodes(nodes)
+        if edges:
+            graph.add_edges(edges, directed=True)
+        self._parts = [*nodes, *edges]
+        for part in old:
+            part.close()
+        self._drawn = self._shape()
+
+    def _shape(self) -> tuple[Any, ...]:
+        faces = tuple((face.name, face.kind, face.role) for face in self.model.faces.values())
+        return faces, tuple(self.model.wires)
+
+    def set_flow(self, flow: Flow, run: Any = _KEEP) -> None:
+        """Show *flow* (perhaps the same one after a change) in place; the positions of its nodes stay."""
+        self.model = self.hub.bind(flow) if run is _KEEP else self.hub.bind(flow, run)
+        self.flow = flow.name
+        if self._driver is not None:
+            self._driver.flow = flow.name
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw again if nodes or edges have changed; without a driver, send the numbers as a style."""
+        model = self.hub.models.get(self.flow)
+        if model is None or self._widget is None:
+            return
+        self.model = model
+        if self._drawn != self._shape():
+            self._draw()
+            self._widget.layout.height = f"{self._height}px"
+            self._driver.height = self._height
+        if self.hooked is not True and self._shown_at and time.monotonic() - self._shown_at > _HOOK_WITHIN:
+            self._widget.cytoscape_style = tick_style(self.model, self._generation)
+
+    def _heard(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        """What the driver says: that it hooked (or cannot), and where nodes were dragged to."""
+        if not isinstance(content, dict):
+            return
+        if "hooked" in content:
+            self.hooked = bool(content["hooked"])
+            if self.hooked:
+                self._widget.cytoscape_style = plain_style()
+            else:
+                self._shown_at = time.monotonic() - 2 * _HOOK_WITHIN
+                self.hub.wake()
+        moved = content.get("moved")
+        if isinstance(moved, dict):
+            for name, place in moved.items():
+                if isinstance(name, str) and isinstance(place, list) and len(place) == 2:
+                    self.model.move(name, float(place[0]), float(place[1]))
+
+    def show(self) -> None:
+        """Display it in this cell's output."""
+        from IPython.display import display
+
+        if not in_notebook():
+            print(tree(self.model.flow))
+            return
+        self._display = f"jupyterflow-{uuid4().hex}"
+        widget = self.widget
+        self.hub.open(self)
+        display(widget, display_id=self._display)
+        self._shown_at = time.monotonic()
+        self.hub.wake()
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+    def static(self) -> dict[str, str]:
+        """The picture as it is now, by mime type: SVG, Mermaid and text."""
+        return {
+            "image/svg+xml": svg(self.model),
+            "text/vnd.mermaid": mermaid(self.model),
+            "text/plain": f"{self.model.headline}\n\n{tree(self.model.flow)}",
+        }
+
+    def freeze(self) -> None:
+        """Replace the live view by a static picture that stays in the saved notebook, and close it."""
+        from IPython.display import publish_display_data
+
+        if self._display is not None:
+            publish_display_data(self.static(), transient={"display_id": self._display}, update=True)
+        self._display = None
+        self.close()
+
+    def close(self) -> None:
+        """Close the widget, its elements and the driver."""
+        self.hub.drop(self)
+        parts = [*self._parts, self._driver, self._widget]
+        graph = self._widget.graph if self._widget is not None else None
+        self._parts, self._driver, self._widget, self._shown_at = [], None, None, 0.0
+        for part in [*parts, graph]:
+            if part is not None:
+                part.close()
+
+
+def _cell() -> str | None:
+    """A key for the cell that is running: a re-run replaces its graph. None where cells have no id."""
+    if not in_notebook():
+        return None
+    from IPython import get_ipython
+
+    metadata = (get_ipython().kernel.get_parent() or {}).get("metadata") or {}
+    return f"graph/{metadata['cellId']}" if metadata.get("cellId") else None
