@@ -104,9 +104,7 @@ def _awaits(node: ast.AST) -> bool:
     return isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith)
 
 
-def _function_code(
-    body: list[ast.stmt], name: str, names: tuple[str, ...], awaits: bool, filename: str
-) -> CodeType:
+def _function_code(body: list[ast.stmt], name: str, names: tuple[str, ...], awaits: bool, filename: str) -> CodeType:
     args = ast.arguments(
         posonlyargs=[],
         args=[ast.arg(arg=parameter) for parameter in names],

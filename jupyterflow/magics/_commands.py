@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from jupyterflow.magics._rows import Rows
 from jupyterflow.magics._session import Session
-from jupyterflow.magics._show import refresh
+from jupyterflow.magics._show import freeze, refresh
 from jupyterflow.model import FlowError, did_you_mean
 
 Do = Callable[[Session, argparse.Namespace], Any]
@@ -36,6 +36,8 @@ class Command:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: --"):
+            message += did_you_mean(message.rpartition(": ")[2].split()[0], self._option_string_actions)
         raise FlowError("JF713", f"{self.prog}: {message} - {self.prog} -h shows how")
 
 
@@ -55,7 +57,11 @@ def run_command(session: Session, words: list[str]) -> Any:
     if {"-h", "--help"} & set(words[1:]):
         print(parser.format_help().rstrip())
         return None
-    return command.do(session, parser.parse_args(words[1:]))
+    given = parser.parse_args(words[1:])
+    try:
+        return command.do(session, given)
+    except KeyboardInterrupt:
+        raise FlowError("JF719", f"%flow {command.name}: interrupted - %flow status shows what is there") from None
 
 
 def overview() -> str:
@@ -204,11 +210,13 @@ def _deploy(session: Session, given: argparse.Namespace) -> Any:
 @_command("stop", "sources stop, what is in flight reaches the sinks; positions and state stay", _FLOW)
 def _stop(session: Session, given: argparse.Namespace) -> Any:
     session.run(given.name).stop()
+    freeze(given.name or session.current)
 
 
 @_command("terminate", "end at once; deploying again goes on from the last commit", _FLOW)
 def _terminate(session: Session, given: argparse.Namespace) -> Any:
     session.run(given.name).terminate()
+    freeze(given.name or session.current)
 
 
 @_command("status", "state and version of the flow, its workers and the cluster", _FLOW)
@@ -223,17 +231,18 @@ def _metrics(session: Session, given: argparse.Namespace) -> Any:
 
 @_command("tree", "the flow as indented text", _FLOW)
 def _tree(session: Session, given: argparse.Namespace) -> Any:
-    print((session.flows[session.use(given.name).name] if given.name else session.flow).tree())
+    print(session.named(given.name).tree())
 
 
 @_command("explain", "how the flow is cut into stages, tasks and topics", _FLOW)
 def _explain(session: Session, given: argparse.Namespace) -> Any:
-    print((session.use(given.name) if given.name else session.flow).explain())
+    print(session.named(given.name).explain())
 
 
 @_command("tap", "the latest sample of what a node gives", _arg("node"))
 def _tap(session: Session, given: argparse.Namespace) -> Any:
-    return session.run().sample(session.known_node(given.node))
+    node = session.known_node(given.node)
+    return session.run().sample(node)
 
 
 @_command("dead-letters", "what could not be processed, and why", _arg("node", nargs="?"))

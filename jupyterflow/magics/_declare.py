@@ -4,47 +4,68 @@ from __future__ import annotations
 
 import ast
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyterflow.magics._cell import compile_cell
 from jupyterflow.magics._line import Line, typed
-from jupyterflow.model import Flow, FlowError, Node
+from jupyterflow.model import Flow as ModelFlow
+from jupyterflow.model import FlowError
+
+if TYPE_CHECKING:
+    from jupyterflow._flow import Flow
 
 
 def declare(
     flow: Flow, line: Line, body: str | None, namespace: dict[str, Any], *, header: str = "", number: int | None = None
-) -> Node:
+) -> None:
     """Add the node of a cell to *flow*, or replace the one of that name: position and connections stay.
 
-    `body` is None for a `%flow source NAME URL` line. The flow is unchanged if this raises (FlowError).
+    `body` is None for a `%flow source NAME URL` line; `header` and `number` are those of `compile_cell`. The
+    flow is unchanged if this raises (FlowError, or whatever the cell's own top-level statements raise).
     """
-    from jupyterflow.nodes import catalogue
+    from jupyterflow.nodes.catalogue import check_options, find
 
     where = f"flow '{flow.name}', node '{line.name}'"
     has_body = body is not None and bool(body.strip())
-    if line.url is not None:
-        if has_body:
-            raise FlowError("JF713", f"{where}: it has a URL and a body - give one of them")
-        node = catalogue.parse_url(line.url, line.role, where)
-        node.name = line.name
-    else:
-        node = Node(line.name, line.role, "function" if line.role != "operator" else line.kind)
-    kind = catalogue.find(node.role, node.kind, where)
+    if line.url is not None and has_body:
+        raise FlowError("JF713", f"{where}: it has a URL and a body - give one of them")
+    scheme = line.url.partition(":")[0] if line.url is not None else "function"
+    kind = find(line.role, line.kind if line.role == "operator" else scheme, where)
+    options = {}
     for name, words in line.options.items():
-        option = kind.options.get(name)
-        node.options[name] = typed(name, words, option.type if option else str, namespace)
-    catalogue.check_options(kind, node.options, where)
+        if name not in kind.options:
+            check_options(kind, {name: None}, where)
+        options[name] = typed(name, words, kind.options[name].type, namespace)
+    if line.kind == "aggregate" and "initial" not in options:
+        raise FlowError("JF713", f"{where}: aggregate needs a start - give --initial 0, or --initial dict")
+    code: str | None = None
+    target: Any = line.url
     if line.url is None and kind.positional != 0:
         if body is None:
-            raise FlowError("JF713", f"{where}: no URL - write %flow {line.kind} {line.name} URL, or a %%flow cell")
+            fix = (
+                "code below it"
+                if line.role == "operator"
+                else f"code below it, or a URL: %flow {line.kind} {line.name} URL"
+            )
+            raise FlowError("JF712", f"{where}: {line.kind} needs {fix}")
         cell = compile_cell(line.kind, line.name, body, namespace, header=header, number=number)
-        node.fn, node.code = cell.fn, cell.code
-    elif has_body:
+        code, target = cell.code, cell.fn
+    elif line.url is None and has_body:
         raise FlowError("JF713", f"{where}: {line.kind} has no function - leave the cell below the first line empty")
-    return flow.add(node, line.upstreams or (), replace=True)
+    upstreams = line.upstreams or ()
+    if line.role == "source":
+        if upstreams:
+            raise FlowError("JF105", f"{where}: a source has no upstream - drop --from, or use an operator")
+        flow.source(line.name, target, replace=True, **options)
+    elif line.role == "sink":
+        flow.sink(line.name, target, upstreams, replace=True, **options)
+    else:
+        flow.operator(line.kind, line.name, upstreams, target, replace=True, **options)
+    if code is not None:
+        flow.nodes[line.name].code = code
 
 
-def restore_functions(flow: Flow, namespace: dict[str, Any]) -> None:
+def restore_functions(flow: ModelFlow, namespace: dict[str, Any]) -> None:
     """Give the nodes of `Flow.from_dict` their functions back, from their source text.
 
     A text that is a single definition (what a function handed to the Python API leaves) is that function;

@@ -58,11 +58,15 @@ def parse_line(text: str) -> Line:
             taking.append(word)
     where = f"%%flow {text.strip()}"
     if len(positional) < 2:
-        raise FlowError("JF713", f"{where}: write %%flow KIND NAME --from UPSTREAM, KIND one of {', '.join(cell_kinds())}")
+        raise FlowError(
+            "JF713", f"{where}: write %%flow KIND NAME --from UPSTREAM, KIND one of {', '.join(cell_kinds())}"
+        )
     kind, name, *more = positional
     known = cell_kinds()
     if kind not in known:
-        raise FlowError("JF108", f"{where}: unknown kind '{kind}'{did_you_mean(kind, known) or ' - one of ' + ', '.join(known)}")
+        raise FlowError(
+            "JF108", f"{where}: unknown kind '{kind}'{did_you_mean(kind, known) or ' - one of ' + ', '.join(known)}"
+        )
     if len(more) > 1 or (more and kind not in ("source", "sink")):
         raise FlowError("JF713", f"{where}: what is '{more[-1]}'? Upstreams stand behind --from, options behind --NAME")
     upstreams = options.pop("from", None)

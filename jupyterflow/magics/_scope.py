@@ -59,9 +59,7 @@ def _event(node: ast.AST, name: str) -> Event:
             outside = [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults]
             return first_event(outside, name) or ("set" if found == name else None)
         case ast.ClassDef(name=found):
-            return first_event([*node.decorator_list, *node.bases], name) or (
-                "set" if found == name else None
-            )
+            return first_event([*node.decorator_list, *node.bases], name) or ("set" if found == name else None)
         case ast.Lambda(args=args):
             return first_event([*args.defaults, *args.kw_defaults], name)
         case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
@@ -78,12 +76,8 @@ def _event(node: ast.AST, name: str) -> Event:
             return first_event([test], name) or _branches([body, orelse, []], name)
         case ast.Try() | ast.TryStar():
             tried = first_event(node.body, name)
-            handled = [
-                ("set" if h.name == name else None) or first_event(h.body, name) for h in node.handlers
-            ]
-            return tried or (
-                "read" if "read" in handled else first_event([*node.orelse, *node.finalbody], name)
-            )
+            handled = [("set" if h.name == name else None) or first_event(h.body, name) for h in node.handlers]
+            return tried or ("read" if "read" in handled else first_event([*node.orelse, *node.finalbody], name))
         case ast.Match(subject=subject, cases=cases):
             return first_event([subject], name) or _branches([*([case] for case in cases), []], name)
     return first_event(ast.iter_child_nodes(node), name)

@@ -40,10 +40,17 @@ class Session:
 
     def use(self, name: str) -> Flow:
         """Make *name* the flow that cells add to."""
+        flow = self.named(name)
+        self.current = name
+        return flow
+
+    def named(self, name: str | None) -> Flow:
+        """The flow of that name, or the one in use. Raises FlowError where there is none."""
+        if name is None:
+            return self.flow
         if name not in self.flows:
             hint = did_you_mean(name, self.flows) or f" - %flow new {name} makes it"
             raise FlowError("JF715", f"there is no flow '{name}'{hint}")
-        self.current = name
         return self.flows[name]
 
     def run(self, name: str | None = None) -> Any:
@@ -115,7 +122,9 @@ class Session:
     def known_node(self, name: str) -> str:
         """The name, if the flow in use has such a node. Raises FlowError JF104."""
         if name not in self.flow.nodes:
-            raise FlowError("JF104", f"flow '{self.current}': unknown node '{name}'{did_you_mean(name, self.flow.nodes)}")
+            raise FlowError(
+                "JF104", f"flow '{self.current}': unknown node '{name}'{did_you_mean(name, self.flow.nodes)}"
+            )
         return name
 
     def load(self, file: str) -> Flow:

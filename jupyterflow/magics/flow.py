@@ -28,13 +28,9 @@ class FlowMagics(Magics):  # type: ignore[misc]
         super().__init__(shell)
         self.session = Session(shell.user_ns)
         if _foreign(shell):
-            warnings.warn(
-                "%flow belongs to another extension here: use %jupyterflow and %%jupyterflow", stacklevel=2
-            )
-            self.magics = {
-                kind: {name: call for name, call in table.items() if name != "flow"}
-                for kind, table in self.magics.items()
-            }
+            warnings.warn("%flow belongs to another extension here: use %jupyterflow and %%jupyterflow", stacklevel=2)
+            for table in self.magics.values():
+                table.pop("flow", None)
 
     @line_cell_magic  # type: ignore[untyped-decorator]
     def flow(self, line: str, cell: str | None = None) -> Any:
@@ -83,6 +79,14 @@ def _above(shell: Any, line: str) -> str:
     return "\n" * blank + f"%%flow {line}"
 
 
+def _without_body(lines: list[str]) -> list[str]:
+    """`%%flow count n --from a` with nothing below is `%flow count n --from a`: IPython wants a body for `%%`."""
+    said = [line for line in lines if line.strip()]
+    if len(said) == 1 and said[0].startswith(tuple(f"%%{name}" for name in _NAMES)):
+        return [said[0][1:]]
+    return lines
+
+
 def _foreign(shell: Any) -> bool:
     tables = shell.magics_manager.magics
     taken = [tables[kind]["flow"] for kind in ("line", "cell") if "flow" in tables[kind]]
@@ -93,6 +97,7 @@ def load(shell: Any) -> FlowMagics:
     """Register the magics."""
     magics = FlowMagics(shell)
     shell.register_magics(magics)
+    shell.input_transformers_cleanup.insert(0, _without_body)
     return magics
 
 
@@ -106,5 +111,6 @@ def unload(shell: Any) -> None:
         for name in _NAMES:
             if getattr(table.get(name), "__self__", None) is magics:
                 del table[name]
+    shell.input_transformers_cleanup[:] = [t for t in shell.input_transformers_cleanup if t is not _without_body]
     magics.session.close()
     close_views()
