@@ -100,8 +100,8 @@ def deal(members: Mapping[str, Member], partitions: Mapping[str, int]) -> dict[s
 def balance(members: Mapping[str, Member], partitions: Mapping[str, int]) -> dict[str, dict[str, list[int]]]:
     """Partitions per member and topic.
 
-    Within a topic (or group of co-partitioned topics) no member has two more than another; over all topics
-    neither, as far as subscriptions allow; and of what is left to choose, everyone keeps what it had.
+    Members that read the same have equally many tasks, over all topics and (or group of co-partitioned
+    topics) within each, give or take one; of what is left to choose, everyone keeps what it had.
     """
     together = {topic: group for member in members.values() for topic, group in member.together.items()}
     classes: dict[str, list[str]] = {}
@@ -183,25 +183,31 @@ def _level(
     classes: Mapping[str, list[str]],
     load: dict[str, int],
 ) -> None:
-    """Move units from the most to the least loaded member while that evens both the total and the class."""
+    """Move units from more to less loaded members until no move evens the total.
+
+    Moves that leave a class as even as it was come first; the others serve members that may run less than all.
+    """
     for _ in range(sum(len(owners) for owners in units.values()) + 1):
-        moved = False
-        for heavy in sorted(load, key=lambda m: -load[m]):
-            for light in sorted(load, key=lambda m: load[m]):
-                if load[heavy] - load[light] < 2:
-                    break
-                unit = _movable(units, members, classes, heavy, light, load[heavy] - load[light])
-                if unit is not None:
-                    name, weight = unit[0], len(classes.get(unit[0], [""]))
-                    units[name][unit] = light
-                    load[heavy] -= weight
-                    load[light] += weight
-                    moved = True
-                    break
-            if moved:
-                break
-        if not moved:
+        pairs = [
+            (heavy, light)
+            for heavy in sorted(load, key=lambda m: (-load[m], m))
+            for light in sorted(load, key=lambda m: (load[m], m))
+            if load[heavy] - load[light] >= 2
+        ]
+        moves = (
+            (unit, heavy, light)
+            for even in (True, False)
+            for heavy, light in pairs
+            if (unit := _movable(units, members, classes, heavy, light, load[heavy] - load[light], even))
+        )
+        move = next(moves, None)
+        if move is None:
             return
+        unit, heavy, light = move
+        weight = len(classes.get(unit[0], [""]))
+        units[unit[0]][unit] = light
+        load[heavy] -= weight
+        load[light] += weight
 
 
 def _movable(
@@ -211,12 +217,14 @@ def _movable(
     heavy: str,
     light: str,
     gap: int,
+    even: bool,
 ) -> Unit | None:
+    """A unit of *heavy* that *light* may run and whose weight is less than the gap between them."""
     for name, owners in units.items():
         topics = classes.get(name, [name[1:]])
         if len(topics) >= gap or not all(topic in members[light].topics for topic in topics):
             continue
         theirs = [unit for unit, member in owners.items() if member == heavy]
-        if len(theirs) > sum(member == light for member in owners.values()):
+        if theirs and (not even or len(theirs) > sum(member == light for member in owners.values())):
             return max(theirs)
     return None

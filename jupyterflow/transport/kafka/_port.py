@@ -114,10 +114,10 @@ class KafkaPort:
         )
 
     def _give(self, fetch: Fetch, size: int) -> None:
-        self._next = fetch.position
         self._given += len(fetch.records)
         self._given_bytes += size
         self._fetches.append((fetch, size))
+        self._next = fetch.position  # last, or `ended` would be true for a moment
 
     def _shut(self, error: BaseException) -> None:
         """End the port for good."""

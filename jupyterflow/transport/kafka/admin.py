@@ -78,7 +78,7 @@ class Admin:
 
     def delete_topics(self, names: Iterable[str]) -> None:
         """Delete topics; those that do not exist are fine. Returns once they are gone."""
-        self._run("deleting topics", lambda client: self._delete(client, list(names)))
+        self._run("deleting topics", lambda client: self._delete(client, sorted(set(names))))
 
     def topics(self) -> list[str]:
         """The names of all topics."""
