@@ -37,6 +37,9 @@ offsets.retention.minutes=2147483647
 log.message.timestamp.after.max.ms=9223372036854775807
 # Frames are deleted up to the committed position each minute; this makes their files go as soon.
 log.retention.check.interval.ms=60000
+# A killed broker may register again only when its former self's session is over: 9 s by default.
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=4000
 
 # A laptop's share of threads and memory.
 num.network.threads=2
