@@ -83,8 +83,16 @@ def test_an_unknown_algorithm_is_named() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [None, b"", b"[]", b"\x80\x05.", b"{}", b'{"alg": "hmac-sha256", "sig": 1, "body": "x"}', b"[" * 100_000]
-    + ['{"alg": "hmac-sha256", "sig": "é", "body": "{}"}'.encode()],
+    [
+        None,
+        b"",
+        b"[]",
+        b"\x80\x05.",
+        b"{}",
+        b'{"alg": "hmac-sha256", "sig": 1, "body": "x"}',
+        b"[" * 100000,
+        '{"alg": "hmac-sha256", "sig": "é", "body": "{}"}'.encode(),
+    ],
 )
 def test_what_is_no_envelope_is_refused_in_one_line(data: bytes | None) -> None:
     with pytest.raises(FlowError, match="JF604") as caught:
