@@ -8,7 +8,7 @@ cells with the same code.
 from __future__ import annotations
 
 import ast
-import itertools
+import hashlib
 import linecache
 import re
 from collections.abc import Callable
@@ -22,7 +22,6 @@ from jupyterflow.model import FlowError
 _COMMON = ("key", "timestamp", "headers", "state", "context")
 _SOURCE = ("position", "instance", "instances", "context")
 _FOLDS = ("reduce", "aggregate")
-_counter = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +34,27 @@ class Cell:
     defined: bool
 
 
-def compile_cell(
-    kind: str, name: str, body: str, namespace: dict[str, Any], *, header: str = "", number: int | None = None
-) -> Cell:
+def compile_cell(kind: str, name: str, body: str, namespace: dict[str, Any], *, header: str = "") -> Cell:
     """The function of a cell.
 
     `body` is the text below the `%%flow` line and `header` what stands above it, that line itself last: line
-    numbers count from its first line, as the notebook does. `namespace` holds what the body reads, at the time when it runs. If the last
-    statement defines `name` (a function, a class or a lambda), the whole body runs in `namespace` as in any
-    cell and that definition is the node. Else the body is the function: its parameters are those that it reads of
-    `value key timestamp headers state context` (`value` always comes first), for a source of `position
-    instance instances`; `reduce` and `aggregate` see `acc` and `value`; what it assigns is local to a call;
-    its last expression is its result. `number` is the cell's `In[number]`.
+    numbers count from its first line, as the notebook does. `namespace` holds what the body reads, at the time
+    when it runs.
+
+    If the last statement defines `name` (a function, a class or a lambda), the whole body runs in `namespace`
+    as in any cell and that definition is the node. Else the body is the function. Its parameters are those that
+    it reads of `value key timestamp headers state context` (`value` always comes first), for a source of
+    `position instance instances context`; `reduce` and `aggregate` see `acc` and `value` first. What it assigns
+    is local to a call; its last expression is its result.
 
     Raises FlowError JF711 for a syntax error and JF712 for an empty body.
     """
-    header = header or f"%%flow {kind} {name}"
-    filename = f"<{'' if number is None else f'In[{number}] '}%%flow {kind} {name} #{next(_counter)}>"
+    where = f"%%flow {kind} {name}"
+    header = header or where
+    # By its text and not by a number: equal cells give equal code, on workers too.
+    filename = f"<{where} {hashlib.sha256((header + chr(10) + body).encode()).hexdigest()[:8]}>"
     above = header.count("\n") + 1
     text = "\n" * above + body
-    where = f"%%flow {kind} {name}"
     try:
         tree = ast.parse(text, filename)
     except (SyntaxError, ValueError) as error:
@@ -62,10 +62,12 @@ def compile_cell(
     if not tree.body:
         raise FlowError("JF712", f"{where}: the cell has no body - say below this line what it does")
     try:
-        fn, defined = _build(tree, kind, name, filename, namespace)
+        fn, defined = _build(tree, above + 1, kind, name, filename, namespace)
     except SyntaxError as error:
         raise _syntax_error(error, where, text) from None
-    lines = [line + "\n" for line in (header + "\n" + body).splitlines()]
+    # The line of the magic as a comment: the whole is then Python, for all that reads source text.
+    blank, magic = "\n" * (above - 1), header.lstrip("\n")
+    lines = f"{blank}# {magic}\n{body.rstrip()}\n".splitlines(keepends=True)
     linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
     if isinstance(fn, CodeType):  # a definition: the cell runs as any other
         exec(fn, namespace)
@@ -74,7 +76,7 @@ def compile_cell(
 
 
 def _build(
-    tree: ast.Module, kind: str, name: str, filename: str, namespace: dict[str, Any]
+    tree: ast.Module, line: int, kind: str, name: str, filename: str, namespace: dict[str, Any]
 ) -> tuple[FunctionType | CodeType, bool]:
     if _defines(tree.body[-1], name):
         return compile(tree, filename, "exec", dont_inherit=True), True
@@ -86,7 +88,7 @@ def _build(
     awaits = any(_awaits(node) for node in own)
     identifier = re.sub(r"\W", "_", name)
     names = _parameters(tree.body, own, kind, identifier, awaits, filename)
-    code = _function_code(tree.body, identifier, names, awaits, filename)
+    code = _function_code(tree.body, identifier, names, awaits, filename, line)
     return FunctionType(code, namespace, identifier), False
 
 
@@ -104,7 +106,9 @@ def _awaits(node: ast.AST) -> bool:
     return isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith)
 
 
-def _function_code(body: list[ast.stmt], name: str, names: tuple[str, ...], awaits: bool, filename: str) -> CodeType:
+def _function_code(
+    body: list[ast.stmt], name: str, names: tuple[str, ...], awaits: bool, filename: str, line: int = 1
+) -> CodeType:
     args = ast.arguments(
         posonlyargs=[],
         args=[ast.arg(arg=parameter) for parameter in names],
@@ -113,7 +117,7 @@ def _function_code(body: list[ast.stmt], name: str, names: tuple[str, ...], awai
         defaults=[],
     )
     make = ast.AsyncFunctionDef if awaits else ast.FunctionDef
-    definition = make(name=name, args=args, body=body, decorator_list=[], lineno=1, col_offset=0)
+    definition = make(name=name, args=args, body=body, decorator_list=[], lineno=line, col_offset=0)
     definition.end_lineno, definition.end_col_offset = body[-1].end_lineno, body[-1].end_col_offset
     if "type_params" in definition._fields:  # Python 3.12
         setattr(definition, "type_params", [])  # noqa: B010

@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from jupyterflow._flow import Flow
 
 
-def declare(
-    flow: Flow, line: Line, body: str | None, namespace: dict[str, Any], *, header: str = "", number: int | None = None
-) -> None:
+def declare(flow: Flow, line: Line, body: str | None, namespace: dict[str, Any], *, header: str = "") -> None:
     """Add the node of a cell to *flow*, or replace the one of that name: position and connections stay.
 
-    `body` is None for a `%flow source NAME URL` line; `header` and `number` are those of `compile_cell`. The
+    `body` is None for a `%flow source NAME URL` line; `header` is that of `compile_cell`. The
     flow is unchanged if this raises (FlowError, or whatever the cell's own top-level statements raise).
     """
     from jupyterflow.nodes.catalogue import check_options, find
@@ -48,7 +46,7 @@ def declare(
                 else f"code below it, or a URL: %flow {line.kind} {line.name} URL"
             )
             raise FlowError("JF712", f"{where}: {line.kind} needs {fix}")
-        cell = compile_cell(line.kind, line.name, body, namespace, header=header, number=number)
+        cell = compile_cell(line.kind, line.name, body, namespace, header=header)
         code, target = cell.code, cell.fn
     elif line.url is None and has_body:
         raise FlowError("JF713", f"{where}: {line.kind} has no function - leave the cell below the first line empty")

@@ -64,7 +64,6 @@ class FlowMagics(Magics):  # type: ignore[misc]
             cell,
             self.shell.user_ns,
             header=_above(self.shell, line),
-            number=self.shell.execution_count,
         )
         if self.readout:
             show_node(self.session.flow, parsed.name)

@@ -199,13 +199,13 @@ def test_an_assignment_to_the_nodes_name_is_no_definition() -> None:
 
 
 def test_a_traceback_points_at_the_line_in_the_cell() -> None:
-    cell = compile_cell("map", "factors", "a = 1\n\nvalue / 0", {}, header="%%flow map factors", number=3)
+    cell = compile_cell("map", "factors", "a = 1\n\nvalue / 0", {}, header="%%flow map factors --from x")
     with pytest.raises(ZeroDivisionError) as caught:
         cell.fn(1)
     frame = traceback.extract_tb(caught.value.__traceback__)[-1]
     assert (frame.lineno, frame.name, frame.line) == (4, "factors", "value / 0")
-    assert frame.filename.startswith("<In[3] %%flow map factors")
-    assert linecache.getline(cell.filename, 1) == "%%flow map factors\n"
+    assert frame.filename.startswith("<%%flow map factors ")
+    assert linecache.getline(cell.filename, 1) == "# %%flow map factors --from x\n"
 
 
 def test_a_traceback_points_into_a_defined_function_too() -> None:
@@ -245,3 +245,19 @@ def test_a_body_is_never_parsed_twice_or_changed() -> None:
     body = "x = 1  # note\n'''doc'''\nvalue"
     assert compile_cell("map", "node", body, {}).code == body
     assert ast.parse(body)
+
+
+def test_equal_cells_give_equal_code() -> None:
+    first, second = (compile_cell("map", "x", "y = value\ny + 1", {}).fn.__code__ for _ in range(2))
+    assert (first, first.co_filename) == (second, second.co_filename)
+
+
+def test_classes_of_a_cell_have_their_source() -> None:
+    import inspect
+
+    namespace = {"__name__": "jupyterflow_test_cell"}
+    cell = compile_cell(
+        "map", "node", "class Bid:\n    def price(self):\n        return 1\n\ndef node(v):\n    v", namespace
+    )
+    assert inspect.getsource(cell.fn) == "def node(v):\n    v\n"
+    assert inspect.getsource(namespace["Bid"].price) == "    def price(self):\n        return 1\n"
