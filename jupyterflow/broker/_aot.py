@@ -1,7 +1,9 @@
 """Java's AOT cache (JEP 483, 514): Kafka's classes loaded and linked ahead of time; a start takes 1 s, not 3."""
 
 import os
+import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from jupyterflow.broker._config import write_config
@@ -43,13 +45,14 @@ def archive(jars: Path, progress: Progress) -> Path | None:
 
 
 def _train(jars: Path, cache: Path, failed: Path) -> None:
+    _clear_remains(jars)
     with tempfile.TemporaryDirectory(prefix="train-", dir=jars.parent, ignore_cleanup_errors=True) as aside:
         folder, output = Path(aside), Path(aside) / "kafka.aot"
         port = free_port()
         write_config(folder, port, free_port())
         try:
             cluster = format_storage(folder, jars, ())
-            process = spawn(folder, jars, (*jvm_options(None), f"-XX:AOTCacheOutput={output}"))
+            process = spawn(folder, jars, (*jvm_options(None), _mark(jars), f"-XX:AOTCacheOutput={output}"))
             try:
                 await_serving(process, folder, f"127.0.0.1:{port}", cluster)
                 process.terminate()  # the cache is written on the way out
@@ -60,3 +63,20 @@ def _train(jars: Path, cache: Path, failed: Path) -> None:
             os.replace(output, cache)
         except Exception:
             failed.touch()  # never again for this Java: each start would pay for it
+
+
+def _clear_remains(jars: Path) -> None:
+    """End and erase what a training left whose starter was killed: under the lock, nobody else trains."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if _mark(jars) in process.cmdline():
+                process.kill()
+                process.wait(10)
+    for folder in jars.parent.glob("train-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mark(jars: Path) -> str:
+    return f"-Djupyterflow.training={jars}"

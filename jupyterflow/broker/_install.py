@@ -78,8 +78,8 @@ def java_release() -> str:
 
 def _fetch(folder: Path, progress: Progress) -> None:
     # What a killed or failed install left is never trusted: without the marker it starts anew.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    for remains in (folder, *folder.parent.glob("fetch-*")):
+        shutil.rmtree(remains, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder.parent, ignore_cleanup_errors=True) as aside:
         try:
             jars = _download(Path(aside), progress)

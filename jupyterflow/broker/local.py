@@ -177,7 +177,7 @@ def _process(home: Path, pid: int) -> "psutil.Process | None":
     try:
         process = psutil.Process(pid)
         return process if _marker(home) in process.cmdline() else None
-    except (psutil.Error, ValueError):
+    except (psutil.Error, ValueError, OverflowError):
         return None
 
 

@@ -1,10 +1,13 @@
 """Kafka's jars, its console tools, and where things live."""
 
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jupyterflow.broker import LocalBroker, cache, home, key_file
@@ -109,3 +112,34 @@ def test_two_installs_at_once_leave_one_whole_set(broker: LocalBroker) -> None:
     code = "from jupyterflow.broker._install import install; print(install())"
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert len({run.communicate(timeout=60)[0] for run in runs}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+def test_a_preparation_that_was_killed_is_cleared_away_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "kafka-4.3.1"
+    ours.mkdir()
+    for path in [*install().glob("*.jar"), install() / "complete"]:
+        shutil.copy2(path, ours)
+    monkeypatch.setenv("JUPYTERFLOW_CACHE", str(tmp_path))
+    code = "from jupyterflow.broker import tools; tools.console(tools.TOPICS, '--version')"
+
+    def training() -> list[psutil.Process]:
+        mark = f"-Djupyterflow.training={ours}"
+        return [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
+
+    starter = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while not training():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    orphan = training()
+    starter.kill()
+    starter.wait()
+    assert console(TOPICS, "--version").stdout.startswith("4.3.1")
+    assert not any(process.is_running() for process in orphan)
+    assert training() == []
+    assert len(list(ours.glob("*.aot"))) == 1
+    assert not list(tmp_path.glob("train-*"))

@@ -156,7 +156,18 @@ def test_a_taken_port_is_left_to_its_owner(own_home: Path) -> None:
         assert second.answers()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"bootstrap": "nowhere:-1", "pid": -3}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"pid": "x"}',
+        '{"bootstrap": "nowhere:-1", "pid": -3}',
+        '{"bootstrap": "x:1", "pid": 9999999999999999999999}',
+        "\xff",
+    ],
+)
 def test_a_damaged_address_file_is_as_good_as_none(own_home: Path, text: str) -> None:
     own_home.mkdir()
     (own_home / "broker.json").write_bytes(text.encode("latin-1"))
