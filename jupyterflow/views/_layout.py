@@ -10,8 +10,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-WIDTH, HEIGHT = 188, 70
-PITCH_X, PITCH_Y = 292, 104
+WIDTH, HEIGHT = 180, 78
+PITCH_X, PITCH_Y = 276, 112
 _PASSING = 0.7  # room for an edge that passes a layer, as a share of a node's
 _SWEEPS = 8
 
@@ -101,11 +101,12 @@ def _heights(
         for name in column:
             y[name] = at + room[name] / 2
             at += room[name]
-    for sweep in range(2 * _SWEEPS):
+    for sweep in range(2 * _SWEEPS + 1):
+        last = sweep == 2 * _SWEEPS  # follow what is on the left alone: edges of chains become straight
         for column in columns if sweep % 2 == 0 else reversed(columns):
             wish = []
             for name in column:
-                near = [y[n] for n in (*left.get(name, ()), *right.get(name, ()))]
+                near = [y[n] for n in (*left.get(name, ()), *(() if last else right.get(name, ())))]
                 wish.append(sum(near) / len(near) if near else y[name])
             for name, height in zip(column, _apart(wish, [room[name] for name in column]), strict=True):
                 y[name] = height

@@ -9,7 +9,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 
 def human(value: float | None) -> str:
-    """*value* in at most three digits and a unit: `0`, `7.5`, `999`, `1.2k`, `3.4M`; `-` when there is none."""
+    """*value* in at most three digits and a unit: `0`, `7.5`, `999`, `1.0k`, `3.4M`; `-` when there is none."""
     if value is None or isinstance(value, str) or not math.isfinite(value):
         return "-"
     size, sign = abs(value), _MINUS if value < 0 else ""
@@ -27,7 +27,7 @@ def human(value: float | None) -> str:
                 scale, suffix = _UNITS[unit - 1]
                 part = size / scale
             text = f"{part:.1f}" if part < 99.95 else f"{part:.0f}"
-            return sign + text.removesuffix(".0") + suffix
+            return sign + text + suffix
     return f"{sign}{size:.0f}"
 
 

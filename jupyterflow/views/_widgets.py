@@ -22,6 +22,14 @@ def reference(widget: Any) -> str:
     return f"IPY_MODEL_{widget.model_id}"
 
 
+def dispose(widget: Any) -> None:
+    """Close *widget* and the layout that came with it, which `close()` leaves open."""
+    layout = getattr(widget, "layout", None)
+    widget.close()
+    if layout is not None:
+        layout.close()
+
+
 class Channel(ipywidgets.Widget):  # type: ignore[misc, unused-ignore]
     """A model without a view whose state all graphs and readouts show.
 
@@ -53,7 +61,6 @@ class Driver(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
     channel = t.Unicode().tag(sync=True)
     target = t.Unicode().tag(sync=True)
     flow = t.Unicode().tag(sync=True)
-    height = t.Int(420).tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         self._esm = static("common.js") + static("driver.js")

@@ -15,7 +15,7 @@ from jupyterflow.views._palette import level
 #: run states in which the numbers stand still: totals are shown instead of rates
 RESTING = frozenset({"draft", "finished", "failed", "stopped"})
 _STALLED_AFTER = 3.0  # seconds with input waiting and no progress
-_NAME_LIMIT = 24
+_NAME_LIMIT = 20
 
 
 @dataclass(slots=True)

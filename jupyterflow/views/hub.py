@@ -55,7 +55,7 @@ class Hub:
         self._said: dict[str, float] = {}
 
     def bind(self, flow: Flow, run: Any = _KEEP) -> GraphModel:
-        """Watch *flow* and *run* (None: none; left out: the one that is bound). Open views follow at once.
+        """Watch *flow* and *run* (None: none; left out: the one it has). Open views follow at once.
 
         Flows are known by name: binding another flow of the same name replaces it.
         """
@@ -64,9 +64,11 @@ class Hub:
             if model is None:
                 model = self.models[flow.name] = GraphModel(flow, None if run is _KEEP else run)
             else:
-                model.set_flow(flow)
                 if run is not _KEEP:
                     model.run = run
+                elif model.flow is not flow:
+                    model.run = None  # another flow of that name: the old run is not its run
+                model.set_flow(flow)
             views = [view for view in self._views if view.flow == flow.name]
         for view in views:
             self._guard(f"view of {flow.name}", view.refresh)
@@ -144,6 +146,12 @@ class Hub:
     def _moves(self, flow: str) -> bool:
         model = self.models.get(flow)
         return model is not None and model.run is not None and model.state not in _ENDED
+
+    def look(self, flow: str) -> None:
+        """Ask the run of that flow once, now; trouble is logged and what was known stays."""
+        model = self.models.get(flow)
+        if model is not None:
+            self._guard(f"run of {flow}", model.poll)
 
     def tick(self) -> None:
         """Ask each run that is shown once, and send what changed: at most one message."""

@@ -46,11 +46,10 @@ class LiveGraph:
     def widget(self) -> Any:
         """The ipycytoscape widget; made, with its driver, when first asked for."""
         if self._widget is None:
-            import ipycytoscape
-
+            from jupyterflow.views._canvas import Canvas
             from jupyterflow.views._widgets import Driver, reference
 
-            self._widget = ipycytoscape.CytoscapeWidget(
+            self._widget = Canvas(
                 # `fit` here is for views without a driver, which fits by itself.
                 cytoscape_layout={"name": "preset", "fit": True, "padding": 24, "animate": False},
                 cytoscape_style=plain_style(),
@@ -66,7 +65,6 @@ class LiveGraph:
                 channel=reference(self.hub.channel),
                 target=reference(self._widget),
                 flow=self.flow,
-                height=self._height,
             )
             self._driver.on_msg(self._heard)
         return self._widget
@@ -127,7 +125,6 @@ class LiveGraph:
         if self._drawn != self._shape():
             self._draw()
             self._widget.layout.height = f"{self._height}px"
-            self._driver.height = self._height
         if self.hooked is not True and self._shown_at and time.monotonic() - self._shown_at > _HOOK_WITHIN:
             self._widget.cytoscape_style = tick_style(self.model, self._generation)
 
@@ -177,6 +174,7 @@ class LiveGraph:
         """Replace the live view by a static picture that stays in the saved notebook, and close it."""
         from IPython.display import publish_display_data
 
+        self.hub.look(self.flow)
         if self._display is not None:
             publish_display_data(self.static(), transient={"display_id": self._display}, update=True)
         self._display = None
@@ -185,12 +183,14 @@ class LiveGraph:
     def close(self) -> None:
         """Close the widget, its elements and the driver."""
         self.hub.drop(self)
-        parts = [*self._parts, self._driver, self._widget]
-        graph = self._widget.graph if self._widget is not None else None
+        if self._widget is None:
+            return
+        from jupyterflow.views._widgets import dispose
+
+        parts = [*self._parts, self._driver, *self._widget.orphans, self._widget.graph, self._widget]
         self._parts, self._driver, self._widget, self._shown_at = [], None, None, 0.0
-        for part in [*parts, graph]:
-            if part is not None:
-                part.close()
+        for part in parts:
+            dispose(part)
 
 
 def _cell() -> str | None:

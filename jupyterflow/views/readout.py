@@ -65,7 +65,9 @@ class Readout:
         self.hub.drop(self)
         widget, self._widget = self._widget, None
         if widget is not None:
-            widget.close()
+            from jupyterflow.views._widgets import dispose
+
+            dispose(widget)
 
 
 def in_notebook() -> bool:

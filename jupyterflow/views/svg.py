@@ -39,8 +39,8 @@ def _styles() -> str:
         )
 
     return (
-        f"text{{font-family:{_FONT};font-size:11px}}.name{{font-size:13px;font-weight:600}}"
-        ".head{font-size:13px}.num{font-size:11.5px;font-variant-numeric:tabular-nums}.word,.bad{font-weight:600}"
+        f"text{{font-family:{_FONT};font-size:12.5px}}.name{{font-size:15px;font-weight:600}}"
+        ".head{font-size:13px}.num{font-size:12.5px;font-variant-numeric:tabular-nums}.word,.bad{font-weight:600}"
         "path{fill:none;stroke-width:1.8}.halo{stroke-width:5;stroke-linejoin:round;paint-order:stroke}"
         f"{theme(0)}@media (prefers-color-scheme:dark){{{theme(1)}}}"
     )
@@ -87,7 +87,7 @@ def _wire_label(wire: Wire, model: GraphModel) -> str:
     lines = wire.label.split("\n")
     return "".join(
         f'<text class="num soft halo" text-anchor="middle" x="{x:g}" y="{at:g}">{_text(line)}</text>'
-        for line, at in zip(lines, (y - 5, y + 14) if len(lines) > 1 else (y - 5,), strict=True)
+        for line, at in zip(lines, (y - 6, y + 15) if len(lines) > 1 else (y - 6,), strict=True)
     )
 
 
@@ -96,21 +96,22 @@ def _card(face: Face) -> str:
     state = face.state if face.state in STATES else "other"
     right = x + WIDTH - 12
     rows = [
-        f'<g class="s-{state}"><title>{_text(face.name[:300])} ({_text(face.kind)})</title>',
+        f'<g class="s-{state}"><title>{_text(face.name[:300])} ({_text(n.clip(face.kind, 40))})</title>',
         f'<rect class="card" x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="9"/>',
         f'<rect class="bar" x="{x + 1:g}" y="{y + 10:g}" width="4" height="{HEIGHT - 20}" rx="2"/>',
-        f'<text class="name ink" x="{x + 16:g}" y="{y + 23:g}">{_text(n.clip(face.name, 23))}</text>',
-        f'<circle class="dot" cx="{x + 20:g}" cy="{y + 36.5:g}" r="3.5"/>',
-        f'<text x="{x + 28:g}" y="{y + 40:g}"><tspan class="word">{_text(face.state)}</tspan>'
-        f'<tspan class="soft"> · {_text(n.clip(face.kind, 12))}</tspan></text>',
+        f'<text class="name ink" x="{x + 16:g}" y="{y + 25:g}">{_text(face.title)}</text>',
+        f'<circle class="dot" cx="{x + 20:g}" cy="{y + 40.5:g}" r="3.5"/>',
+        f'<text x="{x + 28:g}" y="{y + 45:g}"><tspan class="word">{_text(face.state)}</tspan>'
+        + ("" if face.trouble else f'<tspan class="soft"> · {_text(n.clip(face.kind, 14))}</tspan>')
+        + "</text>",
     ]
     if face.trouble:
-        rows.append(f'<text class="bad" text-anchor="end" x="{right:g}" y="{y + 40:g}">{_text(face.trouble)}</text>')
+        rows.append(f'<text class="bad" text-anchor="end" x="{right:g}" y="{y + 45:g}">{_text(face.trouble)}</text>')
     if face.numbers:
-        rows.append(f'<text class="num ink" x="{x + 16:g}" y="{y + 58:g}">{_text(face.numbers)}</text>')
+        rows.append(f'<text class="num ink" x="{x + 16:g}" y="{y + 65:g}">{_text(face.numbers)}</text>')
     if face.latency:
         rows.append(
-            f'<text class="num soft" text-anchor="end" x="{right:g}" y="{y + 58:g}">{_text(face.latency)}</text>'
+            f'<text class="num soft" text-anchor="end" x="{right:g}" y="{y + 65:g}">{_text(face.latency)}</text>'
         )
     return "".join([*rows, "</g>"])
 

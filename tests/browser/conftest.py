@@ -136,6 +136,7 @@ class Page:
         self.until(
             lambda: self.playwright.evaluate("() => document.body.dataset.jpThemeLight") == light, f"theme {name}"
         )
+        self.until(lambda: self.playwright.locator("#jupyterlab-splash").count() == 0, "the splash to go")
 
     def restart_kernel(self) -> None:
         """Restart the notebook's kernel without asking."""
@@ -247,6 +248,9 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory, chromium: Any) -> Itera
     base = tmp_path_factory.mktemp("lab")
     root = base / "work"
     root.mkdir()
+    news = base / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     port, token = _free_port(), os.urandom(16).hex()
     repository = Path(__file__).parents[2]
     env = {

@@ -1,7 +1,7 @@
 // Reaches the cytoscape instances of the target's views and draws the channel's frames into them: cards as HTML over
 // the canvas, edges and hit areas on it. One Scene a view; a view that appears later is found by the timer.
 
-const WIDTH = 188, HEIGHT = 70;
+const WIDTH = 180, HEIGHT = 78, HEAD = 36, MARGIN = 18;
 const FILLS = [["#7f9f97", "#5d857b"], ["#c98a00", "#f0a52c"], ["#c2410c", "#ff7a45"]];
 
 function themed() {
@@ -12,7 +12,7 @@ function themed() {
     paper: ["#fafbfc", "#14181d"][dark],
     card: read("--jp-layout-color1", ["#ffffff", "#20262e"][dark]),
     line: ["#d5dae1", "#434d59"][dark],
-    soft: read("--jp-ui-font-color2", ["#5f6b7a", "#a2adba"][dark]),
+    soft: ["#4b5563", "#b4bdc9"][dark], // cytoscape ignores the alpha of the theme's own
     select: read("--jp-brand-color1", "#2196f3"),
     font: read("--jp-ui-font-family", "system-ui, sans-serif"),
   };
@@ -30,11 +30,11 @@ function stylesheet() {
       "curve-style": "unbundled-bezier", "edge-distances": "node-position",
       "source-endpoint": `${WIDTH / 2}px 0px`, "target-endpoint": `${-WIDTH / 2 - 2}px 0px`,
       "control-point-distances": "data(distances)", "control-point-weights": "data(weights)" } },
-    { selector: "edge", style: {
+    { selector: "edge[weights]", style: {
       width: 1.8, "arrow-scale": 0.9, "target-arrow-shape": "triangle",
-      label: "data(label)", "font-size": 11, "font-family": t.font, color: t.soft, "text-wrap": "wrap",
-      "line-height": 1.35, "text-background-color": t.paper, "text-background-opacity": 0.85,
-      "text-background-padding": 2, "text-background-shape": "roundrectangle", "overlay-opacity": 0 } },
+      label: "data(label)", "font-size": 12, "font-family": t.font, color: t.soft, "text-wrap": "wrap",
+      "line-height": 1.6, "text-outline-color": t.paper, "text-outline-width": 2.5, "overlay-opacity": 0 } },
+    { selector: "edge[alone = 1]", style: { "text-margin-y": -10 } }, // the rate above the line, what is queued below
     { selector: "edge:selected", style: { width: 3 } },
   ];
   FILLS.forEach((colour, level) => sheet.push({
@@ -47,8 +47,9 @@ function stylesheet() {
 // An S that leaves to the right and arrives from the left, as weights and distances along the line between the nodes.
 function bend(source, target) {
   const dx = target.x - source.x, dy = target.y - source.y, length = Math.hypot(dx, dy) || 1;
-  const from = source.x + WIDTH / 2, to = target.x - WIDTH / 2 - 2, reach = Math.max(Math.abs(to - from) / 2, 30);
-  const points = [[from + reach - source.x, 0], [to - reach - source.x, dy]];
+  const from = source.x + WIDTH / 2, to = target.x - WIDTH / 2 - 2, reach = Math.max(Math.abs(to - from) * 0.344, 30);
+  // The two quadratic curves nearest to the cubic one with its handles half-way.
+  const points = [[from + reach - source.x, dy * 0.0625], [to - reach - source.x, dy * 0.9375]];
   return {
     weights: points.map(([x, y]) => (x * dx + y * dy) / (length * length)),
     distances: points.map(([x, y]) => (y * dx - x * dy) / length),
@@ -66,10 +67,15 @@ class Scene {
     el.classList.add("jf-graph");
     this.layer = make("div", "jf-faces", el);
     this.bar = make("div", "jf-bar", el);
+    make("span", "jf-dot", this.bar);
     this.head = make("span", "jf-head", this.bar);
-    this.button("+", "zoom in", () => this.zoom(1.25));
-    this.button("\u2212", "zoom out", () => this.zoom(0.8));
-    this.button("\u26F6", "fit", () => { this.touched = false; this.fit(); });
+    this.button("M8 3.5v9M3.5 8h9", "zoom in", () => this.zoom(1.25));
+    this.button("M3.5 8h9", "zoom out", () => this.zoom(0.8));
+    this.button("M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10", "fit to view", () => {
+      this.touched = false;
+      this.size();
+      this.fit();
+    });
     const cy = this.cy;
     cy.userZoomingEnabled(false); // the wheel scrolls the notebook; with Ctrl or Cmd it zooms
     cy.off("click"); // ipycytoscape's tooltip handler: HTML, and it fails on the background
@@ -91,32 +97,40 @@ class Scene {
       ["mouseout", "node", () => { el.style.cursor = ""; }],
     ];
     for (const [events, selector, fn] of this.handlers) selector ? cy.on(events, selector, fn) : cy.on(events, fn);
-    this.sizes = new ResizeObserver(() => { cy.resize(); if (!this.touched) this.fit(); });
-    this.sizes.observe(el);
+    this.sizes = new ResizeObserver(() => {
+      cy.resize();
+      if (cy.width() !== this.width) this.size();
+      if (!this.touched) this.fit();
+    });
     this.rebuild();
     this.theme();
+    this.sizes.observe(el);
   }
 
-  button(text, title, fn) {
-    const button = make("button", "", this.bar);
+  button(path, title, fn) {
+    const button = make("button", "", this.bar), ns = "http://www.w3.org/2000/svg";
     button.type = "button";
     button.title = title;
     button.setAttribute("aria-label", title);
-    say(button, text);
+    const icon = document.createElementNS(ns, "svg"), line = document.createElementNS(ns, "path");
+    icon.setAttribute("viewBox", "0 0 16 16");
+    line.setAttribute("d", path);
+    icon.append(line);
+    button.append(icon);
     button.addEventListener("click", fn);
     button.addEventListener("mousedown", (event) => event.stopPropagation());
   }
 
   theme() {
     this.el.style.background = themed().paper;
-    this.el.style.setProperty("height", `${this.driver.model.get("height")}px`, "important");
+    this.size();
     this.cy.style(stylesheet());
     this.draw(this.last);
   }
 
   rebuildSoon() {
     if (this.due) return;
-    this.due = requestAnimationFrame(() => { this.due = 0; this.rebuild(); if (!this.touched) this.fit(); });
+    this.due = requestAnimationFrame(() => { this.due = 0; this.rebuild(); this.size(); if (!this.touched) this.fit(); });
   }
 
   // The cards and the curves of all elements that there are now.
@@ -153,7 +167,7 @@ class Scene {
 
   route(edge) {
     const { weights, distances } = bend(edge.source().position(), edge.target().position());
-    edge.data({ weights, distances, level: edge.data("level") ?? 0 });
+    edge.data({ weights, distances, level: edge.data("level") ?? 0, alone: edge.data("label")?.includes("\n") ? 0 : 1 });
   }
 
   moved(node) {
@@ -175,16 +189,27 @@ class Scene {
     this.cy.zoom({ level, renderedPosition: at ?? { x: this.cy.width() / 2, y: this.cy.height() / 2 } });
   }
 
+  box() {
+    return this.cy.nodes().boundingBox({ includeLabels: false, includeOverlays: false });
+  }
+
+  // As high as the graph needs at this width; a person may drag the corner to another height.
+  size() {
+    this.width = this.cy.width();
+    if (!this.width || this.cy.nodes().empty()) return;
+    const box = this.box(), zoom = Math.min((this.width - 2 * MARGIN) / box.w, 1);
+    this.el.style.height = `${Math.round(Math.min(Math.max(box.h * zoom + HEAD + 2 * MARGIN + 8, 170), 640))}px`;
+  }
+
   // All of it, never larger than life, below the bar.
   fit() {
-    const cy = this.cy, head = 36, margin = 18;
+    const cy = this.cy;
     if (!cy.width() || !cy.height() || cy.nodes().empty()) return;
-    const box = cy.nodes().boundingBox({ includeLabels: false, includeOverlays: false });
-    const width = cy.width() - 2 * margin, height = cy.height() - head - 2 * margin;
+    const box = this.box(), width = cy.width() - 2 * MARGIN, height = cy.height() - HEAD - 2 * MARGIN;
     const zoom = Math.max(Math.min(width / box.w, height / box.h, 1), 0.1);
     cy.viewport({ zoom, pan: {
-      x: margin + (width - box.w * zoom) / 2 - box.x1 * zoom,
-      y: head + margin + (height - box.h * zoom) / 2 - box.y1 * zoom } });
+      x: MARGIN + (width - box.w * zoom) / 2 - box.x1 * zoom,
+      y: HEAD + MARGIN + (height - box.h * zoom) / 2 - box.y1 * zoom } });
   }
 
   dragged(node) {
@@ -200,12 +225,14 @@ class Scene {
     if (!frame) return;
     this.last = frame;
     say(this.head, frame.head);
+    this.bar.style.setProperty("--jf-colour", colourOf(frame.state));
     const edges = new Map(frame.edges.map(([up, down, label, level]) => [`${up}\n${down}`, [label, level]]));
     this.cy.batch(() => {
       for (const face of this.faces.values()) {
         const now = frame.nodes[face.node.data("name")];
         if (!now) continue;
         face.root.style.setProperty("--jf-colour", colourOf(now.state));
+        face.kind.hidden = Boolean(now.errors);
         for (const part of ["state", "numbers", "p95", "errors"]) say(face[part], now[part]);
         const parts = [now.state, now.numbers, now.p95, now.errors].filter(Boolean);
         face.node.data("label", `${face.node.data("title")}\n${parts.join(" · ")}`);
@@ -213,7 +240,7 @@ class Scene {
       this.cy.edges().forEach((edge) => {
         const now = edges.get(`${edge.data("up")}\n${edge.data("down")}`);
         if (now && (edge.data("label") !== now[0] || edge.data("level") !== now[1])) {
-          edge.data({ label: now[0], level: now[1] });
+          edge.data({ label: now[0], level: now[1], alone: now[0].includes("\n") ? 0 : 1 });
         }
       });
     });
@@ -245,7 +272,6 @@ class Driver {
     this.channel.on("change:frame", this.tick);
     // A style sent as the fallback replaces ours: put it back. Later than ipycytoscape's own handler.
     this.target.on("change:cytoscape_style", () => setTimeout(this.restyle));
-    this.model.on("change:height", this.restyle);
     this.unTheme = onTheme(() => setTimeout(this.restyle, 60));
     for (let i = 0; !this.stopped; i++) {
       await this.attach();

@@ -24,8 +24,11 @@ async function render({ model, el }) {
   let shown = null;
 
   function draw() {
-    const face = channel.get("frame")?.flows?.[flow]?.nodes?.[node];
-    if (face) {
+    const nodes = channel.get("frame")?.flows?.[flow]?.nodes, face = nodes?.[node];
+    if (nodes && !face) {
+      part.root.style.setProperty("--jf-colour", colourOf("stopped"));
+      say(part.state, "removed");
+    } else if (face) {
       part.root.style.setProperty("--jf-colour", colourOf(face.state));
       say(part.state, face.state);
       say(part.version, face.version);
