@@ -8,6 +8,7 @@ that travels by value is another class in each payload. A module is imported by 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import re
@@ -239,6 +240,10 @@ def unresolved(where: str, found: Findings) -> FlowError | None:
 def walk(function: Callable[..., Any]) -> Iterator[tuple[str, Any, str]]:
     """Every value that *function* takes along: its name, the value, the function that uses it."""
     queue: list[Any] = [function]
+    if isinstance(function, functools.partial):
+        queue = [function.func]
+        for number, value in enumerate((*function.args, *function.keywords.values())):
+            yield f"argument {number + 1} of partial", value, "the node"
     seen: set[int] = set()
     while queue:
         current = queue.pop(0)

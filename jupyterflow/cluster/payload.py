@@ -110,7 +110,7 @@ def pack(
     from jupyterflow.cluster._class_module import ClassModule
 
     python, dill_version = versions()
-    package = Package(python=python, dill=dill_version, folder=str(modules_dir or ""))
+    package = Package(python=python, dill=dill_version, folder=str((modules_dir or Path.cwd()).resolve()))
     package.includes = _modules.read(include, modules_dir)
     first = {node: _dump(f"node '{node}'", function, "", limit) for node, function in functions.items()}
     spaces = (found.namespace for _, found in first.values() if found.namespace is not None)
@@ -175,6 +175,13 @@ def load(package: Package, nodes: Iterable[str] | None = None) -> dict[str, Call
         functions[node] = _guard(f"node '{node}'", lambda data=data: _classes.unpickle(data))  # type: ignore[misc]
         _show_source(functions[node], package.sources.get(node, ""))
     return functions
+
+
+def check(package: Package, timeout: float = 20.0) -> list[str]:
+    """What would go wrong in a worker on this machine, one line per problem: see `cluster.check`."""
+    from jupyterflow.cluster import check as clean
+
+    return clean.check(package, timeout)
 
 
 def _same_versions(package: Package) -> None:
