@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from jupyterflow.model import Batch, FlowError, FlowTimeout, Record
+from jupyterflow.model import Batch, FlowError, Record
 from jupyterflow.nodes.catalogue import find
-from jupyterflow.plan import Plan, explain, plan
+from jupyterflow.plan import plan
 from jupyterflow.runtime.driver import Driver, Split, TaskRun
 from jupyterflow.runtime.effects import DeadLetter, Effects
 from jupyterflow.runtime.memory import FULL, Collected, Memory, MemoryChannel
+from jupyterflow.runtime.run import BaseRun
 from jupyterflow.runtime.task import Task
 from jupyterflow.telemetry import Meter
 
@@ -26,126 +25,6 @@ if TYPE_CHECKING:
 
 _PRINTS = 200  # lines kept a node
 _DEAD = 10_000  # dead letters kept in process
-
-
-class BaseRun(ABC):
-    """What one can do with a flow that runs, wherever it does."""
-
-    name: str
-    flow: Flow
-    plan: Plan
-    version: int
-
-    @property
-    @abstractmethod
-    def state(self) -> str:
-        """deploying, running, idle, stalled, failed, finished or stopped."""
-
-    @property
-    @abstractmethod
-    def error(self) -> FlowError | None:
-        """Why the flow failed."""
-
-    @abstractmethod
-    def metrics(self) -> list[dict[str, Any]]:
-        """One dict a node: exact counters, rates a second, lag in records, p50 and p95 in ms a batch."""
-
-    @abstractmethod
-    def records(self, node: str) -> list[Record]:
-        """What a collect sink has kept, whole records."""
-
-    @abstractmethod
-    def dead_letters(self, node: str | None = None) -> list[dict[str, Any]]:
-        """The records that could not be processed, each with node, value, error, traceback, position, version."""
-
-    @abstractmethod
-    def prints(self, node: str) -> list[str]:
-        """The last lines that a node printed."""
-
-    @abstractmethod
-    def sample(self, node: str) -> Any:
-        """The latest value of a node, or None."""
-
-    @abstractmethod
-    def stop(self, timeout: float = 30.0) -> Self:
-        """Sources stop, what is in flight reaches the sinks; windows and folds keep what they hold."""
-
-    @abstractmethod
-    def terminate(self) -> Self:
-        """End at once."""
-
-    @abstractmethod
-    def _changed(self, timeout: float) -> None:
-        """Wait at most this long for news."""
-
-    def collect(self, node: str) -> list[Any]:
-        """The values that a collect sink has kept."""
-        return [record.value for record in self.records(node)]
-
-    def edges(self) -> list[dict[str, Any]]:
-        """One dict an edge: upstream, downstream, rate (records a second), queued (records), max_queue."""
-        metrics = {row["node"]: row for row in self.metrics()}
-        crossing = {(out.node, out.to) for stage in self.plan.stages for out in stage.outputs}
-        flow = self.flow
-        out = []
-        for edge in flow.edges:
-            up = metrics.get(edge.upstream)
-            queued = self._queued(edge.downstream) if (edge.upstream, edge.downstream) in crossing else 0
-            out.append(
-                {
-                    "upstream": edge.upstream,
-                    "downstream": edge.downstream,
-                    "rate": up["rate_out"] if up else 0.0,
-                    "queued": queued,
-                    "max_queue": FULL,
-                }
-            )
-        return out
-
-    def _queued(self, stage: str) -> int:
-        return 0
-
-    def progress(self) -> dict[str, Any] | None:
-        """What is being waited for, if anything."""
-        return None
-
-    def workers(self) -> list[dict[str, Any]]:
-        """The workers that run it; none in process."""
-        return []
-
-    def explain(self) -> str:
-        """The logical, the physical and the coded plan."""
-        return explain(self.flow, self.plan)
-
-    def wait(self, timeout: float | None = None) -> Self:
-        """Wait until the flow has finished or was stopped.
-
-        Raises FlowError if it failed, FlowTimeout after *timeout* seconds. In a notebook cell it can also be
-        awaited: `await run`.
-        """
-        limit = None if timeout is None else time.monotonic() + timeout
-        while self.state not in ("finished", "stopped", "failed"):
-            left = 0.5 if limit is None else limit - time.monotonic()
-            if left <= 0:
-                raise FlowTimeout(
-                    "JF405", f"flow '{self.name}' is still {self.state} after {timeout:g} s - wait longer, or stop it"
-                )
-            self._changed(min(left, 0.5))
-        if self.state == "failed" and self.error is not None:
-            raise self.error
-        return self
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        return asyncio.to_thread(self.wait).__await__()
-
-    def _sink(self, node: str, kind: str) -> None:
-        found = self.flow.nodes.get(node)
-        if found is None or found.kind != kind:
-            known = [name for name, other in self.flow.nodes.items() if other.kind == kind] or ["none"]
-            raise FlowError("JF406", f"flow '{self.name}': '{node}' is no {kind} sink - it has {', '.join(known)}")
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name}: {self.state}>"
 
 
 class Run(BaseRun):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -106,6 +107,7 @@ class Driver:
         self._lock = threading.Lock()
         self._event = threading.Event()
         self._closing = False
+        self._jobs: deque[Callable[[], None]] = deque()
         self._on_failed, self._on_done = on_failed, on_done
         self.wake = self._event.set
         self._thread = threading.Thread(target=self._loop, name=f"jupyterflow-compute-{name}", daemon=True)
@@ -119,6 +121,11 @@ class Driver:
         """Run these too."""
         with self._lock:
             self._runs = [*self._runs, *runs]
+        self.wake()
+
+    def call(self, job: Callable[[], None]) -> None:
+        """Run a job in the compute thread, between two steps."""
+        self._jobs.append(job)
         self.wake()
 
     def remove(self, run: TaskRun) -> None:
@@ -153,6 +160,8 @@ class Driver:
         known: list[TaskRun] = []
         while not self._closing:
             self._event.clear()
+            while self._jobs:
+                self._jobs.popleft()()
             runs = self._runs
             if runs is not known:
                 for gone in known:

@@ -62,8 +62,10 @@ class Task:
         self._cursor = index
         self._waiting: list[tuple[int, dict[str, Any]]] = []
         self._open: dict[int, SplitReader] = {}
+        self._given: dict[int, dict[str, Any]] = {}
         self._splits: dict[int, Any] = {}
         self._no_more_splits = False
+        self._seen = -1
         self._origin: Callable[[int], dict[str, Any]] = lambda row: {}
         self.steps = self._steps(worker, clock)
         self._timed = [i for i, step in enumerate(self.steps) if step.operator is not None and step.operator.timed]
@@ -176,10 +178,9 @@ class Task:
         if self._splits.get(offset) == _DONE:
             return
         self._waiting.append((offset, split))
+        self._given[offset] = split
         self._splits.setdefault(offset, None)
         self._seen = offset
-
-    _seen = -1
 
     def pull(self, limit: int) -> bool:
         """Read about *limit* records from the open splits; whether anything came of it."""
@@ -210,6 +211,7 @@ class Task:
                 reader.close()
                 del self._open[offset]
                 self._splits[offset] = _DONE
+                self._given.pop(offset, None)
                 self.pending += 1
         self._advance()
         if self._no_more_splits and not self._waiting and not self._open:
@@ -385,6 +387,33 @@ class Task:
             )
         )
         self.pending += 1
+
+    def refuse(self, error: FlowError, offset: int) -> None:
+        """A message of the input that is not ours, or cannot be read here: kept as a dead letter, not opened."""
+        self.steps[0].context.counters.errors += 1
+        place = {"topic": self.stage.topic, "partition": self.index, "offset": offset}
+        self._effects.dead.append(DeadLetter(self.stage.id, None, str(error), "", place, self.version))
+        self.position = offset + 1
+        self.pending += 1
+
+    def adopt(self, old: Task) -> None:
+        """Go on from another version of this task, between two batches: all state, splits and effects move here."""
+        mine = {step.name: step.context for step in self.steps}
+        for step in old.steps:
+            if step.name in mine:
+                mine[step.name].table = step.context.table
+                mine[step.name].counters = step.context.counters
+                mine[step.name].prints = step.context.prints
+        self.status, self.position, self.pending = old.status, old.position, old.pending
+        self._effects, self._ended, self._draining = old._effects, old._ended, old._draining
+        self.drained, self._cursor, self._seen = old.drained, old._cursor, old._seen
+        self._waiting, self._splits, self._no_more_splits = old._waiting, old._splits, old._no_more_splits
+        # Readers run the source's old code: open them again from where they are.
+        self._given = old._given
+        for reader in old._open.values():
+            reader.close()
+        self._waiting = [*((offset, self._given[offset]) for offset in old._open), *old._waiting]
+        old._open = {}
 
     # -- effects and state ------------------------------------------------------------------------------
 

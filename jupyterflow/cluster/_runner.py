@@ -1,0 +1,271 @@
+"""One deployment on one worker: an engine that gets tasks from Kafka, and a driver that runs them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from jupyterflow.cluster.control import Control
+from jupyterflow.cluster.manifest import Loaded
+from jupyterflow.codecs import Sealer
+from jupyterflow.model import FlowError
+from jupyterflow.nodes.base import error_line
+from jupyterflow.plan import Stage
+from jupyterflow.runtime.driver import Driver, TaskRun
+from jupyterflow.runtime.effects import Effects
+from jupyterflow.runtime.task import Task
+from jupyterflow.runtime.wire import KafkaChannel, restored
+from jupyterflow.transport.kafka import Engine, InputTopic
+
+_log = logging.getLogger("jupyterflow.worker")
+
+
+class Report:
+    """What is told of one task: committed counters, and where it stands."""
+
+    __slots__ = ("counters", "drained", "sent", "status", "version")
+
+    def __init__(self, status: str, counters: dict[str, Any], version: int, drained: int) -> None:
+        self.status, self.counters, self.version, self.drained = status, counters, version, drained
+        self.sent = False
+
+
+class FlowRunner:
+    """Runs the tasks of a deployment that this worker is given."""
+
+    def __init__(self, loaded: Loaded, control: Control, worker: str) -> None:
+        self.manifest, self.flow, self.plan = loaded.manifest, loaded.flow, loaded.plan
+        self.name = self.plan.flow
+        self.error: FlowError | None = None
+        self._control, self._worker = control, worker
+        self._sealer = Sealer(control.key, self.plan.epoch)
+        self._reports: dict[tuple[str, int], Report] = {}
+        self._runs: dict[tuple[str, int], TaskRun] = {}
+        self._by_topic: dict[str, Stage] = {stage.topic: stage for stage in self.plan.stages}
+        self._driver = Driver(self.name, self._failed, self._done)
+        self._lock = threading.Lock()
+        prefix = f"{self.plan.prefix}.{self.name}.{self.plan.epoch}"
+        self.group = prefix
+        self._partition_counts: dict[str, int] = dict(self.manifest["sinks"])
+        self._engine = Engine(
+            control.io,
+            control.config,
+            group=prefix,
+            instance_id=worker,
+            inputs=[self._input(stage) for stage in self.plan.stages],
+            guarantee=self.manifest["guarantee"],
+            on_open=self._open,
+            on_close=self._close,
+            on_error=self._told,
+            on_ready=self._driver.wake,
+            session_timeout=self.manifest["session_timeout"],
+        )
+
+    def _input(self, stage: Stage) -> InputTopic:
+        bounds = self.manifest["bounds"].get(stage.topic, {})
+        start: Any = "earliest"
+        if "start" in bounds:
+            start = {int(p): offset for p, offset in bounds["start"].items()}
+        until = {int(p): offset for p, offset in bounds["until"].items()} if "until" in bounds else None
+        return InputTopic(
+            stage.topic,
+            transactional_prefix=f"{self.group}.{stage.id}",
+            changelog=stage.changelog,
+            start=start,
+            until=until,
+            purge=stage.input == "frames",
+        )
+
+    def start(self) -> None:
+        """Join the group. Raises FlowError where that is not possible."""
+        self._driver.start()
+        try:
+            self._engine.start()
+        except BaseException:
+            self._driver.close()
+            raise
+
+    # On the I/O thread
+
+    def _open(self, port: Any, state: dict[bytes, bytes]) -> None:
+        self._driver.call(lambda: self._begin(port, state))
+
+    def _close(self, port: Any, reason: str) -> None:
+        stage = self._by_topic[port.topic]
+        with self._lock:
+            run = self._runs.get((stage.id, port.partition))
+            if run is not None and run.channel.port is port:  # type: ignore[attr-defined]
+                del self._runs[stage.id, port.partition]
+                self._reports.pop((stage.id, port.partition), None)
+            else:
+                run = None
+        if run is not None:
+            self._driver.remove(run)
+
+    def _told(self, error: BaseException) -> None:
+        _log.warning("flow '%s': %s", self.name, error)
+        if isinstance(error, FlowError) and error.code == "JF536":
+            self.error = error
+
+    # In the compute thread
+
+    def _begin(self, port: Any, state: dict[bytes, bytes]) -> None:
+        if port.failed is not None:
+            return
+        stage = self._by_topic[port.topic]
+        try:
+            until = (self.manifest["bounds"].get(stage.topic, {}).get("until") or {}).get(str(port.partition))
+            task = Task(
+                self.plan,
+                stage,
+                port.partition,
+                self.flow,
+                worker=self._worker,
+                version=self.manifest["version"],
+                until=until,
+            )
+            task.restore(*restored(state, self._sealer, stage.changelog, port.partition))
+            task.position = port.position
+            stop = self.manifest["stop"] if self.manifest["state"] == "stopped" else 0
+            if stop and task.drained >= stop and task.status == "running":
+                task.status = "drained"
+        except FlowError as error:
+            self.error = error
+            return
+        except Exception as error:
+            self.error = FlowError("JF407", f"flow '{self.name}', stage '{stage.id}': {error_line(error)}")
+            self.error.__cause__ = error
+            return
+        place = (stage.id, port.partition)
+        channel = KafkaChannel(
+            port, self.plan, task, self._sealer, self._partitions, lambda effects: self._committed(place, effects)
+        )
+        run = TaskRun(task, channel, self.manifest["commit_interval"])
+        if stop:
+            run.stop = stop
+        with self._lock:
+            self._runs[place] = run
+            self._reports[place] = Report(task.status, task.counters(), task.version, task.drained)
+        self._driver.add([run])
+
+    def _partitions(self, topic: str) -> int:
+        count = self._partition_counts.get(topic)
+        if count is None:
+            count = self._partition_counts[topic] = self._engine.partitions(topic)
+        return count
+
+    def _failed(self, run: TaskRun, error: BaseException) -> None:
+        if run.channel.failed is not None:
+            return  # its transaction or its place in the group is gone: the engine opens it again
+        if not isinstance(error, FlowError):
+            wrapped = FlowError("JF407", f"flow '{self.name}', stage '{run.task.stage.id}': {error_line(error)}")
+            wrapped.__cause__ = error
+            error = wrapped
+        _log.error("%s", error, exc_info=error.__cause__)
+        self.error = error
+
+    def _done(self, run: TaskRun) -> None:
+        pass
+
+    # On the I/O thread
+
+    def _committed(self, place: tuple[str, int], effects: Effects) -> None:
+        run = self._runs.get(place)
+        version = run.task.version if run is not None else self.manifest["version"]
+        self._reports[place] = Report(
+            effects.meta["status"], effects.meta["counters"], version, effects.meta["drained"]
+        )
+        for node, text in effects.prints.items():
+            body = {"flow": self.name, "epoch": self.plan.epoch, "node": node, "text": text[-4_000:]}
+            self._control.publish("output", self.name, {**body, "worker": self._worker}, timeout=None)
+
+    # On the worker's thread
+
+    def apply(self, loaded: Loaded) -> None:
+        """Take a newer manifest of the same epoch and shape: stop, or swap the code between two batches."""
+        old, self.manifest = self.manifest, loaded.manifest
+        if loaded.manifest["state"] == "stopped":
+            self._driver.stop(loaded.manifest["stop"])
+        if loaded.manifest["version"] != old["version"]:
+            self.flow = loaded.flow
+            self._driver.call(self._swap)
+
+    def _swap(self) -> None:
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            old = run.task
+            try:
+                task = Task(
+                    self.plan,
+                    old.stage,
+                    old.index,
+                    self.flow,
+                    worker=self._worker,
+                    version=self.manifest["version"],
+                    until=old.until,
+                )
+            except Exception as error:
+                _log.error("flow '%s': version %s does not start: %s", self.name, self.manifest["version"], error)
+                continue
+            task.adopt(old)
+            old.close()
+            run.task = task
+            task.pending += 1
+        self._driver.wake()
+
+    def report(self) -> list[tuple[str, dict[str, Any]]]:
+        """What changed since the last time, by telemetry key."""
+        out = []
+        with self._lock:
+            reports = list(self._reports.items())
+            runs = dict(self._runs)
+        ends = {(task["topic"], task["partition"]): task for task in self._engine.stats()["tasks"]}
+        for (stage, index), report in reports:
+            run = runs.get((stage, index))
+            topic = self.plan.stage(stage).topic
+            lag = ends.get((topic, index), {}).get("lag")
+            if report.sent and not lag:
+                continue
+            report.sent = True
+            body = {
+                "flow": self.name,
+                "epoch": self.plan.epoch,
+                "stage": stage,
+                "task": index,
+                "status": report.status,
+                "stop": report.drained,
+                "counters": report.counters,
+                "version": report.version,
+                "worker": self._worker,
+                "lag": lag,
+                "time": time.time(),
+                "samples": {
+                    name: _short(value) for name, value in (run.task.samples() if run is not None else {}).items()
+                },
+            }
+            out.append((f"{self.name}/{self.plan.epoch}/{stage}/{index}", body))
+        return out
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that run here, as `STAGE/NUMBER`."""
+        return [f"{stage}/{index}" for stage, index in sorted(self._runs)]
+
+    def close(self, *, leave: bool = True) -> None:
+        """End what runs here: what is in flight is committed or aborted."""
+        try:
+            self._engine.stop(leave=leave)
+        except Exception as error:
+            _log.warning("flow '%s': stopping: %r", self.name, error)
+        self._driver.close()
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:
+        text = f"<{type(error).__name__} in repr>"
+    return text if len(text) <= 200 else text[:199] + "…"

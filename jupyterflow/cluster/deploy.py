@@ -1,0 +1,287 @@
+"""Deploying: check, make topics, write splits and code, and last of all the manifest that makes it true."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from jupyterflow.cluster import payload
+from jupyterflow.cluster.control import Control
+from jupyterflow.cluster.manifest import flow_data, package, plan_of
+from jupyterflow.cluster.worker import settled
+from jupyterflow.codecs import Mark, Sealer, encode_split
+from jupyterflow.model import Flow, FlowError
+from jupyterflow.nodes.base import error_line
+from jupyterflow.nodes.catalogue import find, validate
+from jupyterflow.plan import Plan, Stage, needs_key
+from jupyterflow.transport.kafka import TopicSpec
+
+if TYPE_CHECKING:
+    from jupyterflow.cluster.payload import Package
+
+_CHUNK = 500_000
+TASKS = 4
+_FRAMES = {"retention.ms": "-1"}
+_CHANGELOG = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.3", "segment.ms": "600000"}
+
+
+def refuse_remote(flow: Flow) -> None:
+    """Raise FlowError where a function of the flow is only on the workers."""
+    from jupyterflow.cluster.live import Elsewhere
+
+    for name, node in flow.nodes.items():
+        if isinstance(node.fn, Elsewhere):
+            raise FlowError("JF623", f"flow '{flow.name}', node '{name}': its code is not in this kernel - run its cell again")
+
+
+def deploy(
+    control: Control,
+    flow: Flow,
+    *,
+    guarantee: str = "exactly-once",
+    commit_interval: float = 0.1,
+    tasks: int = TASKS,
+    session_timeout: float = 10.0,
+    checked: bool = True,
+) -> dict[str, Any]:
+    """Publish the manifest of a flow, and all that it needs before it; returns the manifest.
+
+    *tasks*: how many tasks a stage has where the flow does not say. Raises FlowError before anything changed where
+    something does not fit.
+    """
+    if guarantee not in ("exactly-once", "at-least-once"):
+        raise FlowError("JF534", f"guarantee '{guarantee}' is neither 'exactly-once' nor 'at-least-once'")
+    validate(flow)
+    if not flow.nodes:
+        raise FlowError("JF301", f"flow '{flow.name}' has no nodes - declare a source first")
+    refuse_remote(flow)
+    code = package(flow, tuple(getattr(flow, "includes", ())))
+    old = control.tables["deployments"].get(flow.name)
+    partitions, bounds = _outside(control, flow, old)
+    if checked:
+        _check(flow, code)
+        _check_workers(control, code)
+    done = settled(old, control.tables["telemetry"]) if old else None
+    fresh = old is None or done == "finished"
+    revision = (old["revision"] if old else 0) + 1
+    manifest: dict[str, Any] = {
+        "flow": flow_data(flow),
+        "epoch": str(revision) if fresh or old is None else old["epoch"],
+        "revision": revision,
+        "version": (old["version"] if old else 0) + 1,
+        "state": "running",
+        "stop": 0,
+        "prefix": control.prefix,
+        "guarantee": guarantee,
+        "commit_interval": commit_interval,
+        "session_timeout": session_timeout,
+        "tasks": tasks,
+        "partitions": partitions,
+        "package": {**code.manifest(), "blobs": sorted(code.blobs())},
+        "folders": [code.folder] if code.local_modules and code.folder else [],
+        "host": socket.gethostname(),
+        "author": f"{getpass.getuser()}@{socket.gethostname()}",
+        "time": time.time(),
+    }
+    plan = plan_of(manifest, flow)
+    manifest["stateful"] = [name for name, node in flow.nodes.items() if needs_key(flow, node)]
+    manifest["stages"] = {stage.id: stage.tasks for stage in plan.stages}
+    manifest["shape"] = [[s.id, s.input, s.topic, s.tasks, list(s.nodes)] for s in plan.stages]
+    before = old["stages"] if old is not None and not fresh else {}
+    for id, number in before.items():
+        if manifest["stages"].get(id, number) != number:
+            raise FlowError(
+                "JF615",
+                f"flow '{flow.name}': stage '{id}' has {number} tasks and cannot become {manifest['stages'][id]} while its "
+                "positions are kept - remove the flow first, or keep the parallelism",
+            )
+    if fresh:
+        bounds = _bounds(control, flow, plan)
+    else:
+        assert old is not None
+        fixed = old["bounds"]
+        bounds = {**_bounds(control, flow, plan, skip=set(fixed)), **fixed}
+    manifest["bounds"] = bounds
+    manifest["sinks"] = _make_topics(control, flow, plan, tasks)
+    for stage in plan.stages:
+        if stage.input == "splits" and stage.id not in before:
+            _write_splits(control, flow, plan, stage)
+    _send_code(control, code)
+    control.publish("deployments", flow.name, manifest)
+    control.wait(lambda: control.tables["deployments"].get(flow.name, {}).get("revision", 0) >= revision, 10)
+    return manifest
+
+
+def _check(flow: Flow, code: Package) -> None:
+    problems = payload.check(code) if hasattr(payload, "check") else []
+    if problems:
+        raise FlowError("JF616", f"flow '{flow.name}': {problems[0]}")
+
+
+def _check_workers(control: Control, code: Package) -> None:
+    now = time.time()
+    for worker in list(control.tables["workers"].values()):
+        if now - worker["time"] < 30 and worker["python"].rpartition(".")[0] != code.python.rpartition(".")[0]:
+            raise FlowError(
+                "JF618",
+                f"worker '{worker['name']}' runs Python {worker['python']}, this notebook {code.python} - "
+                "functions cannot travel between them; use the same version",
+            )
+
+
+def _outside(control: Control, flow: Flow, old: Any) -> tuple[dict[str, int], dict[str, Any]]:
+    partitions: dict[str, int] = {}
+    for node in flow.nodes.values():
+        if node.kind != "kafka" or node.role != "source":
+            continue
+        topic = node.options["topic"]
+        if topic in partitions:
+            raise FlowError(
+                "JF619", f"flow '{flow.name}': two sources read topic '{topic}' - declare one and use it twice"
+            )
+        count = control.admin.partitions(topic)
+        if count is None:
+            raise FlowError(
+                "JF523",
+                f"flow '{flow.name}', node '{node.name}': topic '{topic}' does not exist on Kafka at "
+                f"{control.config.bootstrap} - create it first, or check its name",
+            )
+        partitions[topic] = count
+    return partitions, {}
+
+
+def _bounds(control: Control, flow: Flow, plan: Plan, skip: set[str] | None = None) -> dict[str, Any]:
+    """Where outside topics begin and end, resolved once and recorded."""
+    out: dict[str, Any] = {}
+    for stage in plan.stages:
+        options = flow.nodes[stage.id].options
+        if stage.input != "kafka" or stage.topic in (skip or ()):
+            continue
+        entry: dict[str, Any] = {}
+        if options.get("start") == "latest":
+            entry["start"] = {str(p): o for p, o in control.admin.end_offsets(stage.topic).items()}
+        if options.get("until") == "latest":
+            entry["until"] = {str(p): o for p, o in control.admin.end_offsets(stage.topic).items()}
+        out[stage.topic] = entry
+    return out
+
+
+def _make_topics(control: Control, flow: Flow, plan: Plan, tasks: int) -> dict[str, int]:
+    specs = [TopicSpec(plan.dead_topic, 1, {"retention.ms": "-1"})]
+    for stage in plan.stages:
+        if stage.input != "kafka":
+            specs.append(TopicSpec(stage.topic, stage.tasks, _FRAMES))
+        specs.append(TopicSpec(stage.changelog, stage.tasks, _CHANGELOG))
+    sinks: dict[str, int] = {}
+    for node in flow.nodes.values():
+        if node.role != "sink":
+            continue
+        if node.kind == "collect":
+            specs.append(TopicSpec(plan.collect_topic(node.name), 1, {"retention.ms": "-1"}))
+        elif node.kind == "kafka":
+            topic = node.options["topic"]
+            count = control.admin.partitions(topic)
+            if count is None:
+                count = tasks
+                specs.append(TopicSpec(topic, tasks, {}))
+            sinks[topic] = count
+    control.admin.create_topics(specs)
+    return sinks
+
+
+def _write_splits(control: Control, flow: Flow, plan: Plan, stage: Stage) -> None:
+    node = flow.nodes[stage.id]
+    connector = find("source", node.kind, f"node '{node.name}'").connector
+    assert connector is not None
+    sealer = Sealer(control.key, plan.epoch)
+    messages: list[tuple[int, bytes]] = []
+    for number, splits in enumerate(connector.splits(node, stage.tasks)):
+        for split in splits:
+            messages.append((number, sealer.seal(stage.topic, number, encode_split(split))))
+        mark = Mark("end", plan.epoch, 1, stage.id, number, stage.tasks)
+        messages.append((number, sealer.seal(stage.topic, number, mark.encode())))
+
+    async def send() -> None:
+        from aiokafka import AIOKafkaProducer
+
+        producer = AIOKafkaProducer(**control.config.client(), enable_idempotence=True, max_batch_size=512 * 1024)
+        await producer.start()
+        try:
+            futures = [await producer.send(stage.topic, data, partition=number) for number, data in messages]
+            for future in futures:
+                await future
+        finally:
+            await producer.stop()
+
+    try:
+        control.io.call(send(), 120)
+    except FlowError:
+        raise
+    except Exception as error:
+        raise FlowError(
+            "JF620", f"flow '{flow.name}', node '{node.name}': writing its splits: {error_line(error)}"
+        ) from error
+
+
+def _send_code(control: Control, code: Package) -> None:
+    known = control.tables["code"]
+    for digest, data in code.blobs().items():
+        if f"{digest}/0" in known:
+            continue
+        chunks = [data[i : i + _CHUNK] for i in range(0, len(data), _CHUNK)] or [b""]
+        for i, chunk in reversed(list(enumerate(chunks))):
+            body = {"data": base64.b64encode(chunk).decode(), "chunks": len(chunks)}
+            control.publish("code", f"{digest}/{i}", body)
+
+
+def remove(control: Control, name: str) -> None:
+    """Delete a deployment with its topics, positions and state."""
+    manifest = control.tables["deployments"].get(name)
+    if manifest is None:
+        raise FlowError("JF621", f"no deployment '{name}'{names(control)}")
+    if manifest["state"] == "running" and settled(manifest, control.tables["telemetry"]) is None:
+        control.publish(
+            "deployments", name, {**_body(manifest), "state": "terminated", "revision": manifest["revision"] + 1}
+        )
+    control.publish("deployments", name, None)
+    prefix = f"{control.prefix}.{name}."
+    deadline = time.monotonic() + 30
+    for group in control.admin.groups():
+        if not group.startswith(prefix):
+            continue
+        while True:
+            try:
+                control.admin.delete_group(group)
+                break
+            except FlowError:
+                if time.monotonic() > deadline:
+                    raise
+                control.wait(lambda: False, 0.25)
+    control.admin.delete_topics([topic for topic in control.admin.topics() if topic.startswith(prefix)])
+    for key in [key for key in control.tables["telemetry"] if key.startswith(f"{name}/")]:
+        control.publish("telemetry", key, None, timeout=None)
+
+
+def _body(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in manifest.items() if k not in ("what", "key")}
+
+
+def change(control: Control, name: str, **fields: Any) -> dict[str, Any]:
+    """Publish a newer revision of a manifest with some fields changed."""
+    manifest = control.tables["deployments"][name]
+    revision = manifest["revision"] + 1
+    control.publish("deployments", name, {**_body(manifest), **fields, "revision": revision})
+    control.wait(lambda: control.tables["deployments"].get(name, {}).get("revision", 0) >= revision, 10)
+    return control.tables["deployments"][name]
+
+
+__all__ = ["TASKS", "change", "deploy", "remove"]
+
+
+def names(control: Control) -> str:
+    """` - there is 'a', 'b'`, for messages."""
+    known = sorted(control.tables["deployments"])
+    return " - there is " + ", ".join(f"'{name}'" for name in known) if known else " - nothing is deployed"

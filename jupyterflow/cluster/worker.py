@@ -1,0 +1,217 @@
+"""A worker: runs what the deployments say, tells what it does, in the background of a Jupyter kernel."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from jupyterflow import __version__
+from jupyterflow.cluster import keys
+from jupyterflow.cluster._runner import FlowRunner
+from jupyterflow.cluster.control import Control
+from jupyterflow.cluster.manifest import load_flow
+from jupyterflow.model import FlowError
+from jupyterflow.nodes.base import error_line
+from jupyterflow.transport.kafka import KafkaConfig
+
+_log = logging.getLogger("jupyterflow.worker")
+_TICK = 0.5  # seconds between two reports
+_PRESENCE = 2.0  # seconds between two signs of life
+
+
+class Worker:
+    """Keeps one FlowRunner for each deployment that should run."""
+
+    def __init__(self, name: str, control: Control, labels: tuple[str, ...] = ()) -> None:
+        self.name, self.labels, self.control = name, labels, control
+        self._runners: dict[str, FlowRunner] = {}
+        self._refused: dict[str, tuple[int, str]] = {}
+        self._wake = threading.Event()
+        self._closing = False
+        self._seen = 0.0
+        self._started = time.time()
+        control.on_change = self._on_change
+        self._thread = threading.Thread(target=self._loop, name="jupyterflow-worker", daemon=True)
+
+    def start(self) -> Worker:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def _on_change(self, what: str, key: str) -> None:
+        if what in ("deployments", "telemetry", "code"):
+            self._wake.set()
+
+    def _loop(self) -> None:
+        while not self._closing:
+            self._wake.clear()
+            try:
+                self._reconcile()
+                self._tell()
+            except Exception as error:
+                _log.exception("worker %s: %s", self.name, error)
+            self._wake.wait(_TICK)
+        for runner in self._runners.values():
+            runner.close()
+        self._runners.clear()
+        self.control.publish("workers", self.name, None, timeout=5)
+
+    def _reconcile(self) -> None:
+        wanted = dict(self.control.tables["deployments"])
+        for name, runner in list(self._runners.items()):
+            manifest = wanted.get(name)
+            gone = manifest is None or manifest["epoch"] != runner.plan.epoch or manifest["state"] == "terminated"
+            gone = (
+                gone
+                or manifest is None
+                or manifest["state"] == "failed"
+                or manifest.get("shape") != runner.manifest.get("shape")
+            )
+            if gone or self._settled(manifest or runner.manifest):
+                del self._runners[name]
+                runner.close()
+            elif runner.error is not None:
+                self._fail(manifest, runner.error)
+            elif manifest["revision"] != runner.manifest["revision"]:
+                loaded = self._load(manifest)
+                if loaded is not None:
+                    runner.apply(loaded)
+        for name, manifest in wanted.items():
+            if name in self._runners or manifest["state"] not in ("running", "stopped") or self._settled(manifest):
+                continue
+            loaded = self._load(manifest)
+            if loaded is None:
+                continue
+            runner = FlowRunner(loaded, self.control, self.name)
+            try:
+                runner.start()
+            except FlowError as error:
+                _log.error("flow '%s': %s", name, error)
+                self._refused[name] = (manifest["revision"], str(error))
+                if error.code == "JF523":
+                    self._fail(manifest, error)
+                continue
+            self._runners[name] = runner
+
+    def _settled(self, manifest: dict[str, Any]) -> bool:
+        """Whether all tasks of a deployment have ended, or have drained for its stop."""
+        return settled(manifest, self.control.tables["telemetry"]) is not None
+
+    def _load(self, manifest: dict[str, Any]) -> Any:
+        name, revision = manifest["key"], manifest["revision"]
+        if self._refused.get(name, (0, ""))[0] == revision:
+            return None
+        table = self.control.tables["code"]
+        try:
+            blobs = collect_code(manifest["package"], table)
+        except KeyError:
+            return None  # still on its way
+        try:
+            for folder in manifest.get("folders", ()):
+                if manifest["host"] == socket.gethostname() and folder not in sys.path:
+                    sys.path.append(folder)
+            return load_flow(manifest, blobs)
+        except Exception as error:
+            line = str(error) if isinstance(error, FlowError) else error_line(error)
+            _log.error("flow '%s' does not load: %s", name, line)
+            self._refused[name] = (revision, line)
+            if name not in self._runners:
+                self._fail(manifest, error if isinstance(error, FlowError) else FlowError("JF614", line))
+            return None
+
+    def _fail(self, manifest: dict[str, Any], error: FlowError) -> None:
+        body = {k: v for k, v in manifest.items() if k not in ("what", "key")}
+        body.update(
+            state="failed", error={"code": error.code, "message": error.message}, revision=manifest["revision"] + 1
+        )
+        self.control.publish("deployments", manifest["key"], body)
+
+    def _tell(self) -> None:
+        for runner in list(self._runners.values()):
+            for key, body in runner.report():
+                self.control.publish("telemetry", key, body, timeout=None)
+        now = time.monotonic()
+        if now - self._seen < _PRESENCE:
+            return
+        self._seen = now
+        import psutil
+
+        process = psutil.Process()
+        body = {
+            "name": self.name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "labels": list(self.labels),
+            "version": __version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "tasks": [f"{name}:{task}" for name, runner in self._runners.items() for task in runner.tasks],
+            "cpu": process.cpu_percent(),
+            "memory": process.memory_info().rss,
+            "refused": {name: line for name, (_, line) in self._refused.items()},
+            "started": self._started,
+            "time": time.time(),
+        }
+        self.control.publish("workers", self.name, body, timeout=None)
+
+    def stop(self, timeout: float = 15.0) -> None:
+        """End all runners and say goodbye; the kernel's end calls it."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(timeout)
+        self.control.close()
+
+
+def settled(manifest: dict[str, Any], telemetry: dict[str, dict[str, Any]]) -> str | None:
+    """`finished` if all tasks have ended, `stopped` if all have ended or drained for the manifest's stop."""
+    name, epoch, stop = manifest["flow"]["name"], manifest["epoch"], manifest["stop"]
+    stopped = manifest["state"] == "stopped"
+    ended = drained = 0
+    for stage, tasks in manifest["stages"].items():
+        for index in range(tasks):
+            body = telemetry.get(f"{name}/{epoch}/{stage}/{index}")
+            if body is None:
+                return None
+            if body["status"] == "ended":
+                ended += 1
+            elif body["status"] == "drained" and stopped and body["stop"] >= stop:
+                drained += 1
+            else:
+                return None
+    return "stopped" if drained else "finished"
+
+
+def collect_code(package: dict[str, Any], table: dict[str, dict[str, Any]]) -> dict[str, bytes]:
+    """The blobs that a package names, from the code topic. KeyError while one is missing."""
+    import base64
+
+    out = {}
+    for digest in package["blobs"]:
+        first = table[f"{digest}/0"]
+        parts = [first["data"]] + [table[f"{digest}/{i}"]["data"] for i in range(1, first["chunks"])]
+        out[digest] = b"".join(map(base64.b64decode, parts))
+    return out
+
+
+def start(slot: dict[str, Any]) -> Worker:
+    """Start a worker in this process, as its slot's configuration says (name, bootstrap, options, prefix, labels)."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    sys.setswitchinterval(0.0005)
+    config = KafkaConfig(slot["bootstrap"], (slot.get("settings") or {}).get("kafka") or {})
+    deadline = time.monotonic() + 120
+    while True:
+        control = Control(config, keys.load(), slot.get("prefix") or "jf", code=True)
+        try:
+            control.start()
+            break
+        except FlowError as error:
+            _log.warning("worker %s waits for Kafka: %s", slot["name"], error)
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+    return Worker(slot["name"], control, tuple(slot.get("labels") or ())).start()

@@ -1,0 +1,222 @@
+"""A task's channel on Kafka: fetched bytes -> input, effects -> the bytes of one transaction.
+
+All of it runs in the compute thread, so that the I/O thread never decodes, encodes or pickles.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jupyterflow.codecs import (
+    BATCH,
+    MARK,
+    Mark,
+    RowError,
+    Sealer,
+    decode_batch,
+    decode_split,
+    frames,
+    outside_partition,
+    payload_kind,
+    state_key_bytes,
+    state_key_of,
+)
+from jupyterflow.model import Batch, FlowError
+from jupyterflow.nodes.kafka import messages
+from jupyterflow.plan import Plan
+from jupyterflow.runtime.driver import Split, feed
+from jupyterflow.runtime.effects import DeadLetter, Effects
+from jupyterflow.runtime.task import Task
+from jupyterflow.transport.messages import Fetch, Message, Port, Transaction
+
+META = b"\0task"
+_SLICE = 2_000  # messages of an outside topic that make a batch
+
+
+class KafkaChannel:
+    """Feeds a task from its port and turns its effects into transactions.
+
+    `partitions(topic)` says how many an outside topic has. `on_commit(effects)` is called on the transport's
+    thread when effects are committed.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        plan: Plan,
+        task: Task,
+        sealer: Sealer,
+        partitions: Callable[[str], int],
+        on_commit: Callable[[Effects], None],
+    ) -> None:
+        self.port = port
+        self._plan, self._stage, self._index = plan, task.stage, task.index
+        self._sealer, self._partitions, self._on_commit = sealer, partitions, on_commit
+        self._fetch: Fetch | None = None
+        self._next = 0
+        self._turn = task.index
+        self._where: dict[tuple[int, bytes], int] = {}
+
+    @property
+    def busy(self) -> bool:
+        """A commit is in flight."""
+        return self.port.busy
+
+    @property
+    def failed(self) -> BaseException | None:
+        """Why the task is dead."""
+        return self.port.failed
+
+    @property
+    def writable(self) -> bool:
+        """False: back-pressure."""
+        return self.port.writable
+
+    def poll(self, task: Task) -> bool:
+        if self._fetch is None:
+            self._fetch, self._next = self.port.poll(), 0
+            if self._fetch is None:
+                if self._stage.input == "kafka" and task.until is not None and self.port.ended:
+                    task.reached(task.until)
+                    return task.status != "running"
+                return False
+        fetch = self._fetch
+        records = fetch.records
+        if self._next < len(records):
+            if self._stage.input == "kafka":
+                task.messages(records[self._next : self._next + _SLICE])
+                self._next += _SLICE
+            else:
+                self._internal(task, records[self._next])
+                self._next += 1
+        if self._next >= len(records):
+            self._fetch = None
+            if self._stage.input == "kafka":
+                task.reached(fetch.position)
+            elif self._stage.input == "frames":
+                task.position = fetch.position
+        return True
+
+    def _internal(self, task: Task, record: Any) -> None:
+        topic = self._stage.topic
+        try:
+            payload = self._sealer.open(topic, self._index, record.value)
+            kind = payload_kind(payload)
+            if kind == MARK:
+                item: Batch | Mark | Split = Mark.decode(payload)
+            elif kind == BATCH:
+                item = decode_batch(payload)
+            else:
+                item = Split(decode_split(payload))
+        except FlowError as error:
+            # Not ours, or not readable here: kept aside and told, never unpickled, and the flow goes on.
+            task.refuse(error, record.offset)
+            return
+        feed(task, item, record.offset)
+
+    def perform(self, effects: Effects) -> None:
+        writes: dict[tuple[str, int], list[Message]] = {}
+        for at, items in effects.outputs.items():
+            self._frames(writes.setdefault(at, []), at, items, effects)
+        for node, batches in effects.collected.items():
+            at = (self._plan.collect_topic(node), 0)
+            self._frames(writes.setdefault(at, []), at, batches, effects)
+        for (_, topic), batches in effects.published.items():
+            self._publish(writes, topic, batches)
+        changelog = (self._stage.changelog, self._index)
+        log = writes.setdefault(changelog, [])
+        for (name, key), value in effects.changes.items():
+            entry = name.encode() + b"\0" + state_key_bytes(key)
+            data = None if value is None else self._pickled(changelog, value)
+            log.append(Message(entry, data))
+        for letter in effects.dead:
+            at = (self._plan.dead_topic, 0)
+            writes.setdefault(at, []).append(Message(None, self._letter(at, letter)))
+        log.append(Message(META, self._pickled(changelog, effects.meta)))
+        self.port.commit(Transaction(writes, effects.position, lambda: self._on_commit(effects)))
+
+    def _pickled(self, at: tuple[str, int], value: Any) -> bytes:
+        return self._sealer.seal(*at, pickle.dumps(value, 5))
+
+    def _letter(self, at: tuple[str, int], letter: DeadLetter) -> bytes:
+        data = letter.to_dict()
+        try:
+            payload = pickle.dumps(data, 5)
+        except Exception:
+            payload = b""
+        if not payload or len(payload) > 800_000:
+            payload = pickle.dumps({**data, "value": repr(letter.value)[:10_000], "key": repr(letter.key)[:1_000]}, 5)
+        return self._sealer.seal(*at, payload)
+
+    def _frames(
+        self, out: list[Message], at: tuple[str, int], items: Sequence[Batch | Mark], effects: Effects
+    ) -> None:
+        waiting: list[Batch] = []
+
+        def send() -> None:
+            batch = Batch.concat(waiting) if waiting else Batch([])
+            waiting.clear()
+            while len(batch):
+                try:
+                    out.extend(Message(None, self._sealer.seal(*at, payload)) for payload in frames(batch))
+                    return
+                except RowError as error:
+                    record = next(iter(batch[error.row : error.row + 1]))
+                    effects.dead.append(
+                        DeadLetter(self._stage.id, record.value, str(error), "", {}, 0, record.key, record.timestamp)
+                    )
+                    batch = batch.take([row for row in range(len(batch)) if row != error.row])
+
+        for item in items:
+            if isinstance(item, Batch):
+                waiting.append(item)
+            else:
+                send()
+                out.append(Message(None, self._sealer.seal(*at, item.encode())))
+        send()
+
+    def _publish(self, writes: dict[tuple[str, int], list[Message]], topic: str, batches: Sequence[Batch]) -> None:
+        n = self._partitions(topic)
+        where = self._where
+        for batch in batches:
+            self._turn += 1
+            keyless = self._turn % n
+            lists = [writes.setdefault((topic, p), []) for p in range(n)]
+            if batch.keys is None:
+                lists[keyless].extend(Message(*row) for row in messages(batch))
+                continue
+            if len(where) > 200_000:
+                where.clear()
+            for row in messages(batch):
+                key = row[0]
+                if key is None:
+                    lists[keyless].append(Message(*row))
+                    continue
+                partition = where.get((n, key))
+                if partition is None:
+                    partition = where[n, key] = outside_partition(key, n)
+                lists[partition].append(Message(*row))
+
+    def close(self) -> None:
+        pass
+
+
+def restored(
+    changelog: dict[bytes, bytes], sealer: Sealer, topic: str, partition: int
+) -> tuple[dict[str, Any] | None, dict[tuple[str, Any], Any]]:
+    """A task's own state and its nodes' state from the changelog's latest values.
+
+    Raises FlowError JF222 for an entry that does not carry our seal: state is never guessed.
+    """
+    meta: dict[str, Any] | None = None
+    changes: dict[tuple[str, Any], Any] = {}
+    for entry, data in changelog.items():
+        value = pickle.loads(sealer.open(topic, partition, data))
+        if entry == META:
+            meta = value
+        else:
+            name, _, key = entry.partition(b"\0")
+            changes[name.decode(), state_key_of(key)] = value
+    return meta, changes
