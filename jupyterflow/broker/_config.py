@@ -36,6 +36,8 @@ offsets.retention.minutes=2147483647
 # Event time may lie in the future; the default refuses records more than an hour ahead.
 log.message.timestamp.after.max.ms=9223372036854775807
 # Frames are deleted up to the committed position each minute; this makes their files go as soon.
+# Kafka retains by a record's own time: replayed history would be gone within the minute.
+log.retention.ms=-1
 log.retention.check.interval.ms=60000
 # A killed broker may register again only when its former self's session is over: 9 s by default.
 broker.heartbeat.interval.ms=500
