@@ -103,7 +103,7 @@ class ClassModule:
             return
         self._begun.add(name)
         value = self._namespace[name]
-        if _names.is_builtin(name) and str(getattr(value, "__module__", "")).startswith("IPython"):
+        if _names.is_builtin(name) and capture.from_ipython(value):
             return
         if isinstance(value, type) and capture.interactive_class(value):
             self._class(value)
@@ -115,30 +115,20 @@ class ClassModule:
             self._source(source, f"'{name}'")
         elif (origin := _origin(value)) is not None:
             self.modules.add(origin[0])
-            self._steps.append(f"from {origin[0]} import {origin[1]} as {name}\n")
+            self._steps.append(_import_line(name, *reversed(origin)))
         else:
             self._value(name, value)
 
     def _import(self, name: str, module: types.ModuleType) -> None:
         self.modules.add(module.__name__)
-        if "." in module.__name__:
-            parent, _, last = module.__name__.rpartition(".")
-            self._steps.append(f"from {parent} import {last} as {name}\n")
-        else:
-            self._steps.append(f"import {module.__name__} as {name}\n")
+        parent, _, last = module.__name__.rpartition(".")
+        self._steps.append(_import_line(name, last, parent))
 
     def _value(self, name: str, value: Any) -> None:
         try:
             data, found = capture.dump(value, inside=self._namespace, limit=self._limit)
-        except FlowError:
-            raise
         except Exception as error:
-            source = _sources.statement(name, self._namespace)
-            if source is None or isinstance(error, capture.TooLarge):
-                function = types.FunctionType((lambda: None).__code__, {}, name, (value,))
-                raise capture.diagnose(f"the classes' '{name}'", function, self._limit, error) from None
-            self._source(source, f"'{name}'")
-            return
+            raise capture.diagnose("the flow's classes", [(name, value, "classes")], self._limit, error) from None
         for cls in found.classes.values():
             self._class(cls)
         for wanted in found.wanted:
@@ -146,6 +136,11 @@ class ClassModule:
         self.modules |= found.modules
         self.optional |= found.optional
         self._steps.append(f"{name} = _jf_value(__name__, {base64.b85encode(data).decode()!r})\n")
+
+
+def _import_line(name: str, what: str, module: str) -> str:
+    start = f"from {module} import {what}" if module else f"import {what}"
+    return f"{start}\n" if name == what else f"{start} as {name}\n"
 
 
 def _origin(value: Any) -> tuple[str, str] | None:

@@ -105,13 +105,6 @@ def fill_cell(cell: types.CellType, content: tuple[Any]) -> None:
     cell.cell_contents = content[0]
 
 
-def ipython() -> Any:
-    """What stands for the notebook's `get_ipython`."""
-    from IPython import get_ipython
-
-    return get_ipython
-
-
 class _Included:
     """Finds the modules that came with a flow: path such as `helpers.py` or `lib/__init__.py` -> its bytes."""
 

@@ -14,9 +14,9 @@ import io
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NewType, TypeVar
 
 from jupyterflow.cluster import _classes, _names
 from jupyterflow.model import FlowError, did_you_mean
@@ -124,12 +124,12 @@ def dump(obj: Any, *, module: str = "", inside: Mapping[str, Any] | None = None,
                     raise TypeError("the notebook's own module cannot travel; name what is used of it")
                 found.modules.add(obj.__name__)
                 return importlib.import_module, (obj.__name__,)
+            if kind in (TypeVar, NewType) and obj.__module__ == "__main__":  # pickle would look for it by name
+                return kind, (obj.__name__, *([obj.__supertype__] if kind is NewType else obj.__constraints__))
             if kind is _Globals:
                 return _classes.fresh_globals, ("__main__",)
             if isinstance(obj, type | types.BuiltinFunctionType) and isinstance(obj.__module__, str):
                 found.modules.add(obj.__module__)
-            if kind is types.MethodType and obj.__func__.__name__ == "get_ipython":
-                return _classes.ipython, ()
             return NotImplemented
 
     def reduce_function(function: types.FunctionType) -> Any:
@@ -193,12 +193,25 @@ def captures(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """The globals that a function's code uses, by name, as they are now."""
     space = function.__globals__
     for name in _names.of_code(function.__code__).loads:
-        if name not in space or name in ("__name__", "__builtins__"):
+        if name in ("__name__", "__builtins__"):
             continue
-        value = space[name]
-        if _names.is_builtin(name) and str(getattr(value, "__module__", "")).startswith("IPython"):
-            continue  # IPython's own `open`, `exit`, `display`: a worker has them or the builtin
-        yield name, value
+        if name in space and not from_ipython(space[name]):
+            yield name, space[name]
+        elif name in ("display", "get_ipython") and (name in space or _names.is_builtin(name)):
+            import IPython  # a name only in its kernels, and in their threads only at times
+
+            yield name, getattr(IPython, name) if name == "get_ipython" else IPython.display.display
+        elif name in space and not _names.is_builtin(name):
+            yield name, space[name]
+
+
+def from_ipython(value: Any) -> bool:
+    """Whether *value* is what IPython puts among the user's names: its own `open`, `exit`, `get_ipython`."""
+    inner = getattr(value, "__func__", value)
+    module = getattr(inner, "__globals__", {}).get("__name__") if inner is not None else None
+    if module is None and not isinstance(value, type | types.ModuleType):
+        module = type(value).__module__
+    return isinstance(module, str) and module.split(".")[0] in ("IPython", "ipykernel")
 
 
 def _submodules(values: Any, attributes: frozenset[str]) -> Iterator[str]:
@@ -270,12 +283,12 @@ def walk(function: Callable[..., Any]) -> Iterator[tuple[str, Any, str]]:
                 yield name, value, current.__qualname__
 
 
-def diagnose(where: str, function: Callable[..., Any], limit: int, problem: BaseException) -> FlowError:
-    """Which captured value is too large or cannot be pickled, after pickling the whole has failed."""
+def diagnose(where: str, captured: Iterable[tuple[str, Any, str]], limit: int, problem: BaseException) -> FlowError:
+    """Which of the *captured* values (see `walk`) is too large or cannot be pickled, after *problem* with the whole."""
     if isinstance(problem, FlowError):
         return problem
     sizes: list[tuple[int, str, Any]] = []
-    for name, value, user in walk(function):
+    for name, value, user in captured:
         try:
             data, _ = dump(value, limit=limit * 20)
             sizes.append((len(data), name, value))

@@ -146,7 +146,7 @@ def _dump(where: str, function: Callable[..., Any], module: str, limit: int) -> 
     except FlowError as error:
         raise FlowError(error.code, f"{where}: {error.message}") from None
     except Exception as error:
-        raise capture.diagnose(where, function, limit, error) from None
+        raise capture.diagnose(where, capture.walk(function), limit, error) from None
     problem = capture.unresolved(where, found)
     if problem is not None:
         raise problem
