@@ -82,9 +82,7 @@ def main() -> None:
         KafkaConfig(settings["bootstrap"]),
         group=settings["group"],
         instance_id=settings["instance"],
-        inputs=[
-            InputTopic(settings["input"], settings["group"], settings["changelog"], purge=settings.get("purge", False))
-        ],
+        inputs=[InputTopic(settings["input"], settings["changelog"], purge=settings.get("purge", False))],
         guarantee=settings["guarantee"],
         on_open=counter.on_open,
         on_close=counter.on_close,

@@ -67,7 +67,7 @@ def test_a_group_shows_its_positions_and_is_deleted_only_when_it_is_empty(kafka:
         kafka.config,
         group=kafka.group,
         instance_id="one",
-        inputs=[InputTopic(topics[0], kafka.group)],
+        inputs=[InputTopic(topics[0])],
         on_open=counter.on_open,
     )
     engine.start()

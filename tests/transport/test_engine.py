@@ -33,7 +33,7 @@ class Bench:
             self.kafka.config,
             group=self.kafka.group,
             instance_id=instance,
-            inputs=[InputTopic(self.input, self.kafka.group, self.changelog, **given)],
+            inputs=[InputTopic(self.input, self.changelog, **given)],
             guarantee=guarantee,
             on_open=counter.on_open,
             on_close=counter.on_close,

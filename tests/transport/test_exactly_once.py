@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from collections import Counter as Tally
 from typing import Any
@@ -131,3 +132,34 @@ def test_at_least_once_loses_nothing_when_a_worker_is_killed(stream: Stream) -> 
     for partition, rows in stream.kafka.read(stream.output).items():
         seen = {(key, (value or b"").split()[1]) for key, value in rows}
         assert seen == set(stream.sent[partition])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_sequence_of_kills_stops_and_naps_counts_each_record_once(stream: Stream, seed: int) -> None:
+    chance = random.Random(seed)
+    workers = {name: stream.worker(name) for name in ("slot-1", "slot-2", "slot-3")}
+
+    def settled() -> bool:
+        return held(*workers.values()) and all(worker.held() for worker in workers.values())
+
+    until(settled, "all workers have tasks")
+    for fault in chance.choices(("kill", "leave", "nap"), (4, 2, 1), k=12):
+        name = chance.choice(sorted(workers))
+        stream.feed(chance.randint(100, 2000))
+        if fault == "nap":
+            workers[name].signal(signal.SIGSTOP)
+            others = [worker for other, worker in workers.items() if other != name]
+            stream.feed(500)
+            until(lambda others=others: held(*others), "the others have taken its tasks")
+            workers[name].signal(signal.SIGCONT)
+        elif fault == "leave":
+            workers[name].stop()
+            workers[name] = stream.worker(name)
+        else:
+            workers[name].kill()
+            workers[name] = stream.worker(name)
+        if chance.random() < 0.5:  # else the next fault meets the group as it is
+            until(settled, f"all workers have tasks after: {fault} {name}")
+    stream.wait()
+    assert stream.kafka.read(stream.output) == stream.expected()

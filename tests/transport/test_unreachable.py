@@ -41,7 +41,7 @@ def engine(io: IOThread, address: str) -> Engine:
         KafkaConfig(address),
         group="g",
         instance_id=None,
-        inputs=[InputTopic("in", "g")],
+        inputs=[InputTopic("in")],
         on_open=lambda port, state: None,
     )
 

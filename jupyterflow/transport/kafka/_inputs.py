@@ -20,16 +20,16 @@ class InputTopic:
 
     `changelog`: the topic whose partition p holds the state of the task of partition p, None if it has none.
     `start`: where a task without a committed position begins; a mapping gives it per partition (a partition
-    that it lacks begins at the earliest). `transactional_prefix`: of the transactional id, unique per flow,
-    epoch and stage, never changed for as long as positions are to be kept. `until`: the end offset per
+    that it lacks begins at the earliest). `transactional_prefix`: of the transactional ids, unique per flow,
+    epoch and stage, the same for as long as positions are to be kept (default: group and topic). `until`: the end offset per
     partition of a bounded read. `copartition`: topics of one group have their equal partitions on one worker.
     `purge`: delete what is committed each minute (topics of frames, that nobody else reads).
     """
 
     topic: str
-    transactional_prefix: str
     changelog: str | None = None
     start: Start | Mapping[int, Start] = "earliest"
+    transactional_prefix: str = ""
     until: Mapping[int, int] | None = None
     copartition: str | None = None
     purge: bool = False

@@ -25,17 +25,20 @@ class Writer(Protocol):
     async def abandon(self) -> None: ...
 
 
-def new_producer(config: KafkaConfig, transactional_id: str | None) -> Any:
+def new_producer(config: KafkaConfig, transactional_id: str | None = None, compression: str | None = None) -> Any:
     """An idempotent aiokafka producer; with an id a transactional one."""
     from aiokafka import AIOKafkaProducer
 
-    kwargs: dict[str, Any] = {"enable_idempotence": True}
+    kwargs: dict[str, Any] = {
+        "enable_idempotence": True,
+        "compression_type": compression,
+        "retry_backoff_ms": 50,  # also between two looks whether the former owner's transaction has ended
+    }
     if transactional_id is not None:
-        kwargs = {
-            "transactional_id": transactional_id,
-            "transaction_timeout_ms": int(TRANSACTION_TIMEOUT * 1000),
-        }
-    return AIOKafkaProducer(max_batch_size=BATCH_BYTES, retry_backoff_ms=50, **kwargs, **config.client())
+        kwargs["transactional_id"] = transactional_id
+        kwargs["transaction_timeout_ms"] = int(TRANSACTION_TIMEOUT * 1000)
+    kwargs.update(config.client())
+    return AIOKafkaProducer(max_batch_size=BATCH_BYTES, **kwargs)
 
 
 def batches(producer: Any, messages: Sequence[Message]) -> Iterator[Any]:
@@ -92,8 +95,10 @@ async def close(producer: Any) -> None:
 class TransactionalWriter:
     """One producer per task; starting it fences the former owner and finishes its transaction."""
 
-    def __init__(self, config: KafkaConfig, transactional_id: str, group: str, source: Any) -> None:
-        self._producer = new_producer(config, transactional_id)
+    def __init__(
+        self, config: KafkaConfig, transactional_id: str, group: str, source: Any, compression: str | None
+    ) -> None:
+        self._producer = new_producer(config, transactional_id, compression)
         self._group = group
         self._source = source  # TopicPartition of the task's input
 
@@ -121,15 +126,16 @@ class TransactionalWriter:
 class SharedProducer:
     """The idempotent producer of an at-least-once engine; replaced once it has failed."""
 
-    def __init__(self, config: KafkaConfig) -> None:
+    def __init__(self, config: KafkaConfig, compression: str | None) -> None:
         self._config = config
+        self._compression = compression
         self._producer: Any = None
         self._lock = asyncio.Lock()
 
     async def get(self) -> Any:
         async with self._lock:
             if self._producer is None:
-                producer = new_producer(self._config, None)
+                producer = new_producer(self._config, None, self._compression)
                 try:
                     await producer.start()
                 except BaseException:

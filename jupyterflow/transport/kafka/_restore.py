@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from jupyterflow.model import FlowError
+from jupyterflow.transport.kafka._consumer import bare_records
 from jupyterflow.transport.kafka._settings import KafkaConfig
 
 _STALLED = 30.0  # seconds without progress
@@ -35,6 +36,7 @@ async def restore(
     state: dict[bytes, bytes] = {}
     try:
         await consumer.start()
+        bare_records(consumer)
         consumer.assign([source])
         begin = (await consumer.beginning_offsets([source]))[source]
         end = (await consumer.end_offsets([source]))[source]

@@ -61,6 +61,7 @@ class TaskSet:
         guarantee: Guarantee,
         callbacks: Callbacks,
         heartbeat: float,
+        compression: str | None,
         consumer: Callable[[], Any],
         soon: Callable[..., None],
         report: Callable[[BaseException, str], None],
@@ -71,10 +72,11 @@ class TaskSet:
         self._exactly_once = guarantee == "exactly-once"
         self._callbacks = callbacks
         self._heartbeat = heartbeat
+        self._compression = compression
         self._consumer = consumer
         self._soon = soon
         self._report = report
-        self._shared = SharedProducer(config)
+        self._shared = SharedProducer(config, compression)
         self._slots = asyncio.Semaphore(_OPENING_AT_ONCE)
         self._assigned: set[Source] = set()
         self._opening: dict[Source, asyncio.Task[None]] = {}
@@ -185,8 +187,9 @@ class TaskSet:
     def _writer(self, source: Source) -> Writer:
         if not self._exactly_once:
             return PlainWriter(self._shared, source, self._consumer)
-        prefix = self._inputs[source.topic].transactional_prefix
-        return TransactionalWriter(self._config, f"{prefix}-{source.partition}", self._group, source)
+        prefix = self._inputs[source.topic].transactional_prefix or f"{self._group}.{source.topic}"
+        name = f"{prefix}-{source.partition}"
+        return TransactionalWriter(self._config, name, self._group, source, self._compression)
 
     async def _prepare(self, source: Source, writer: Writer) -> tuple[int, dict[bytes, bytes]]:
         """Fence the former owner, then read what it committed: position and state."""

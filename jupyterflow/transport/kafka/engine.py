@@ -38,6 +38,7 @@ class Engine:
     `group`: the flow's consumer group. `instance_id`: the worker's slot (a static member; None: dynamic).
     `inputs`: the input topics of the stages that this worker may run; they and their changelogs exist.
     `session_timeout`: seconds after which a silent worker loses its tasks (the broker's floor is 6).
+    `compression` of what is written: None, `zstd` (best for frames), `snappy`, `lz4` or `gzip`.
 
     `on_open(port, state)`: a task is open; `state` is its changelog's latest values. `on_close(port, reason)`:
     it is `revoked`, `failed` or `stopped`, `port.failed` says why; drop it and its state. A task that stays in a
@@ -62,6 +63,7 @@ class Engine:
         on_ready: Callable[[], None] = _nothing,
         session_timeout: float = 10.0,
         heartbeat: float = 0.25,
+        compression: str | None = None,
         labels: Mapping[str, Any] | None = None,
     ) -> None:
         if guarantee not in ("exactly-once", "at-least-once"):
@@ -75,6 +77,7 @@ class Engine:
         self._callbacks = Callbacks(on_open, on_close, on_error, on_ready)
         self._session_timeout = session_timeout
         self._heartbeat = heartbeat
+        self._compression = compression
         together = {given.topic: given.copartition for given in inputs if given.copartition}
         self._assignor = StickyAssignor(labels, together)
         self._consumer: Any = None
@@ -167,6 +170,7 @@ class Engine:
             self.guarantee,
             self._callbacks,
             self._heartbeat,
+            self._compression,
             lambda: self._consumer,
             self._io.soon,
             self._report,
@@ -198,7 +202,7 @@ class Engine:
         self._consumer.subscribe(list(self._inputs), listener=listener(self._on_revoked, self._on_assigned))
 
     async def _disconnect(self, leave: bool) -> None:
-        consumer, self._consumer = self._consumer, None
+        consumer = self._consumer
         if consumer is None:
             return
         if leave and consumer._coordinator is not None:
@@ -207,6 +211,7 @@ class Engine:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5):
                 await consumer.stop()
+        self._consumer = None
 
     async def _look_up(self, topics: Sequence[str]) -> dict[str, int]:
         from aiokafka.protocol.metadata import MetadataRequest
@@ -250,12 +255,11 @@ class Engine:
 
     def _assigned(self, sources: set[Any]) -> None:
         assert self._tasks is not None
+        if self._stopping:
+            return  # nobody polls any more
         generation = int(self._consumer._coordinator.generation)
         unbroken = generation == self._group_generation + 1
         self._group_generation = self._assignor.generation = generation
-        if self._stopping:
-            self._consumer.pause(*sources)
-            return
         self._tasks.assigned(sources, unbroken)
 
     async def _poll(self) -> None:
@@ -275,14 +279,16 @@ class Engine:
                 await asyncio.sleep(0.02)  # of a partition that is only now assigned: its task seeks
             except Exception as error:
                 now = time.monotonic()
-                failing_since = failing_since or now
+                doing = f"reading for flow group '{self.group}' as '{self.instance_id}'"
+                if failing_since is None:
+                    failing_since = now
+                    _log.warning("%s: %r", doing, error)
+                elif not getattr(error, "retriable", True):
+                    self._report(error, doing)
                 self._rewind()
-                _log.warning("polling for group %s: %r", self.group, error)
                 await asyncio.sleep(0.3)
                 if now - failing_since > patience:
-                    self._report(
-                        error, f"reading for flow group '{self.group}' (is slot '{self.instance_id}' running twice?)"
-                    )
+                    self._report(error, f"{doing} (is this slot running twice?)")
                     failing_since, patience = None, min(patience * 2, 120.0)
                     await self._rebuild()
 
