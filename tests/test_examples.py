@@ -12,7 +12,7 @@ import pytest
 
 import jupyterflow as jf
 
-NAMES = "Adam Borat Cecil David Eugene Frank Gina Honza Ian Jakub Karl Lenka".split()
+NAMES = ["Adam", "Borat", "Cecil", "David", "Eugene", "Frank", "Gina", "Honza", "Ian", "Jakub", "Karl", "Lenka"]
 
 SIMPLE_TREE = """\
 string_source (c 2)

@@ -98,10 +98,11 @@ class Context:
         return f"{self.node}/{self.task}/{self.locate(self.row)}"
 
     def rows(self, n: int) -> Iterator[Context]:
-        """This context, once for each of n records, with `row` moving along."""
+        """A context for each of n records: many calls may be in flight, and each keeps its own."""
         for row in range(n):
-            self.row = row
-            yield self
+            own = Context(self.node, self.task, self.tasks, self.worker)
+            own.row, own.locate = row, self.locate
+            yield own
 
 
 class NodeContext:
@@ -137,10 +138,12 @@ class Operator:
     """A node at work in one task: batch in, batch out.
 
     `lineage` says which input row each output row of the last batch came from: None for the same row,
-    else a list of row numbers or a function that gives it; it is read only when a record fails.
+    else a list of row numbers or a function that gives it; it is read only when a record fails or asks for
+    its id. `spreads`: one input row may give many output rows.
     """
 
     lineage: list[int] | Callable[[], list[int]] | None = None
+    spreads = False
     timed = False
 
     def __init__(self, node: Node, context: NodeContext) -> None:
@@ -164,11 +167,17 @@ class Operator:
 
 
 class SplitReader(Protocol):
-    """Reads one split, from a position on. `count` is the number of records read since its beginning."""
+    """Reads one split, from a position on. `count` is the number of records read since its beginning.
+
+    A reader that leaves some out has `rows` too: which of the records of the last read each row of its batch
+    was, None where none was left out.
+    """
 
     done: bool
     position: Any
-    count: int
+
+    @property
+    def count(self) -> int: ...
 
     def read(self, limit: int) -> Batch | None:
         """At most about `limit` records that are there now; None where none are."""
@@ -197,9 +206,9 @@ def option_error(kind: str, name: str, value: Any, option: Option) -> str | None
     wanted = " or ".join("number" if t is float else t.__name__ for t in types)
     if float in types and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+    if not isinstance(value, types) or (isinstance(value, bool) and not {bool, object} & set(types)):
         return f"{kind}: option '{name}' is {value!r} - give {'an' if wanted[0] in 'aeiou' else 'a'} {wanted}"
-    if option.minimum is not None and value < option.minimum:
+    if option.minimum is not None and isinstance(value, int | float) and value < option.minimum:
         return f"{kind}: option '{name}' is {value!r} - it must be at least {option.minimum:g}"
     if option.choices and isinstance(value, str) and value not in option.choices:
         return f"{kind}: option '{name}' is {value!r} - one of {', '.join(option.choices)}"
@@ -209,13 +218,6 @@ def option_error(kind: str, name: str, value: Any, option: Option) -> str | None
 def now_ms() -> int:
     """The wall clock in ms since the epoch."""
     return time.time_ns() // 1_000_000
-
-
-def rows_of(lineage: list[int] | Callable[[], list[int]] | None, row: int) -> int:
-    """The input row that an output row came from."""
-    if lineage is None:
-        return row
-    return (lineage() if callable(lineage) else lineage)[row]
 
 
 def error_line(error: BaseException) -> str:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat, starmap
+from itertools import repeat
 from typing import Any
 
 from jupyterflow.codecs import state_keys
-from jupyterflow.model import Batch, FlowError
+from jupyterflow.model import Batch, FlowError, Node
 from jupyterflow.nodes import prints
-from jupyterflow.nodes.base import NodeContext, Table, listed
+from jupyterflow.nodes.base import Kind, NodeContext, Table, listed
 
 NAMED = ("key", "timestamp", "headers", "state", "context")
 
@@ -28,8 +29,9 @@ class Signature:
     __slots__ = ("is_async", "is_generator", "keyword", "names", "values")
 
     def __init__(self, fn: Callable[..., Any], positional: int, where: str) -> None:
-        self.is_async = inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
-        self.is_generator = inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+        forms = (fn, getattr(fn, "__call__", fn))  # noqa: B004 - an object with an async __call__ counts too
+        self.is_async = any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in forms)
+        self.is_generator = any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in forms)
         self.names: list[str] = []
         self.keyword = False
         self.values = positional
@@ -59,6 +61,32 @@ class Signature:
         if taken < positional:
             wanted = "one argument, the value" if positional == 1 else f"{positional} arguments"
             raise FlowError("JF112", f"{where}: its function takes {taken} argument(s) - it must take {wanted}")
+
+
+def check_function(node: Node, kind: Kind, where: str) -> Signature | None:
+    """The signature of a node's function. Raises FlowError where it is not what the kind calls."""
+    if node.fn is None or not kind.positional:
+        return None
+    signature = Signature(node.fn, kind.positional, where)
+    problem = None
+    if kind.fold and (signature.is_async or signature.is_generator):
+        problem = "a fold takes one value after the other - give it a plain function"
+    elif kind.fold and "state" in signature.names:
+        problem = "a fold's state is the value it gives back - leave 'state' out"
+    elif kind.name in ("map", "filter", "key_by", "function") and signature.is_generator:
+        problem = "its function yields - return the one result, or use flat_map"
+    elif node.options.get("batch") and signature.is_async:
+        problem = "with batch=True its function is called for many values at once - give it a plain function"
+    elif node.options.get("batch") and (required := _required(node.fn, signature.names)):
+        problem = f"with batch=True its function gets the values alone - leave '{required[0]}' out"
+    if problem:
+        raise FlowError("JF112", f"{where}: {problem}")
+    return signature
+
+
+def _required(fn: Callable[..., Any], names: list[str]) -> list[str]:
+    parameters = inspect.signature(fn).parameters if names else {}
+    return [name for name in names if parameters[name].default is inspect.Parameter.empty]
 
 
 def key_column(batch: Batch) -> Sequence[Any]:
@@ -111,7 +139,10 @@ def resume(
     while True:
         try:
             extend(iterator)
-            break
+            if len(out) + len(failed) >= n:
+                break
+            # A StopIteration out of user code looks like the end.
+            raise RuntimeError("the function raised StopIteration")
         except Exception as error:
             row = len(out) + len(failed)
             failed.append(row)
@@ -120,6 +151,20 @@ def resume(
         return out, None
     bad = set(failed)
     return out, [row for row in range(n) if row not in bad]
+
+
+def retried(fn: Callable[..., Any], retries: int, backoff: float = 0.1) -> Callable[..., Any]:
+    """*fn*, tried again up to *retries* times where it raises, after *backoff* seconds and then twice as long."""
+
+    def call(*args: Any) -> Any:
+        for attempt in range(retries):
+            try:
+                return fn(*args)
+            except Exception:
+                time.sleep(backoff * 2**attempt)
+        return fn(*args)
+
+    return call if retries else fn
 
 
 class Caller:
@@ -146,17 +191,17 @@ class Caller:
             fn = _collected(fn)
         self._loop = _Loop() if self.signature.is_async else None
         self._pool = ThreadPoolExecutor(concurrency, "jupyterflow-call") if concurrency > 1 and not self._loop else None
-        self.fn = fn
         if self.signature.keyword:
             names = tuple(self.signature.names)
             self.call: Callable[..., Any] = lambda value, *extra: fn(value, **dict(zip(names, extra, strict=True)))
         else:
             self.call = fn
-        if collect:
-            call = self.call
-            self._one: Callable[..., Any] = call if self._loop else lambda *args: listed(call(*args))
-        else:
-            self._one = self.call
+        call = self.call
+        self._one: Callable[..., Any] = call
+        if self._loop is None:
+            if collect:
+                self._one = lambda *args: listed(call(*args))
+            self._one = retried(self._one, retries, backoff)
 
     def over(self, batch: Batch) -> tuple[list[Any], list[int] | None]:
         """Results in order, and the rows they belong to where some failed (None: all rows)."""
@@ -166,28 +211,61 @@ class Caller:
             self.context.fail(batch, row, error)
 
         n = len(batch)
-        if self._loop is None and self._pool is None and not self._retries:
+        if self._loop is None and self._pool is None:
+            if self._retries:
+                return resume(map(self._one, *args), n, fail)
             results: Iterator[Any] = map(self.call, *args)
             return resume(map(listed, results) if self._collect else results, n, fail)
         tuples = list(zip(*args, strict=True))
         if self._loop is not None:
-            outcomes: Iterable[Any] = self._loop.run(self._one, tuples, self.concurrency, self._retries, self._backoff)
-        elif self._pool is not None:
-            outcomes = self._pool.map(self._attempt, tuples)
+            outcomes = self._loop.run(self._in_flight(tuples))
         else:
-            outcomes = map(self._attempt, tuples)
+            assert self._pool is not None
+            outcomes = self._threads(self._pool, tuples)
         return resume(map(_unwrap, outcomes), n, fail)
 
     def _attempt(self, args: tuple[Any, ...]) -> tuple[bool, Any]:
+        try:
+            return True, self._one(*args)
+        except Exception as error:
+            return False, error
+
+    def _threads(self, pool: ThreadPoolExecutor, calls: list[tuple[Any, ...]]) -> list[tuple[bool, Any]]:
+        # Each thread takes the next call until none is left: one hand-over a thread instead of one a record.
+        rows = iter(range(len(calls)))
+        outcomes: list[Any] = [None] * len(calls)
+
+        def work() -> None:
+            prints.redirect(self.context.prints)
+            for row in rows:
+                outcomes[row] = self._attempt(calls[row])
+
+        for done in [pool.submit(work) for _ in range(min(self.concurrency, len(calls)))]:
+            done.result()
+        return outcomes
+
+    async def _in_flight(self, calls: list[tuple[Any, ...]]) -> list[tuple[bool, Any]]:
         prints.redirect(self.context.prints)
-        for attempt in range(self._retries + 1):
+        rows = iter(range(len(calls)))
+        outcomes: list[Any] = [None] * len(calls)
+
+        async def work() -> None:
+            for row in rows:
+                outcomes[row] = await self._attempt_async(calls[row])
+
+        await asyncio.gather(*(work() for _ in range(min(self.concurrency, len(calls)))))
+        return outcomes
+
+    async def _attempt_async(self, args: tuple[Any, ...]) -> tuple[bool, Any]:
+        for attempt in range(self._retries):
             try:
-                return True, self._one(*args)
-            except Exception as error:
-                if attempt == self._retries:
-                    return False, error
-                threading.Event().wait(self._backoff * 2**attempt)
-        raise AssertionError("unreachable")
+                return True, await self._one(*args)
+            except Exception:
+                await asyncio.sleep(self._backoff * 2**attempt)
+        try:
+            return True, await self._one(*args)
+        except Exception as error:
+            return False, error
 
     def close(self) -> None:
         """End the threads."""
@@ -219,25 +297,9 @@ class _Loop:
         self.thread = threading.Thread(target=self.loop.run_forever, name="jupyterflow-async", daemon=True)
         self.thread.start()
 
-    def run(
-        self, fn: Callable[..., Any], calls: list[tuple[Any, ...]], limit: int, retries: int, backoff: float
-    ) -> list[tuple[bool, Any]]:
-        async def one(gate: asyncio.Semaphore, args: tuple[Any, ...]) -> tuple[bool, Any]:
-            async with gate:
-                for attempt in range(retries + 1):
-                    try:
-                        return True, await fn(*args)
-                    except Exception as error:
-                        if attempt == retries:
-                            return False, error
-                        await asyncio.sleep(backoff * 2**attempt)
-            raise AssertionError("unreachable")
-
-        async def all_of() -> list[tuple[bool, Any]]:
-            gate = asyncio.Semaphore(limit)
-            return await asyncio.gather(*starmap(one, ((gate, args) for args in calls)))
-
-        return asyncio.run_coroutine_threadsafe(all_of(), self.loop).result()
+    def run(self, work: Coroutine[Any, Any, list[tuple[bool, Any]]]) -> list[tuple[bool, Any]]:
+        """Run *work* in the loop's thread, to its end."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)

@@ -8,7 +8,7 @@ import gzip
 import io
 import itertools
 import os
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
@@ -64,10 +64,12 @@ class FileReader:
     """Lines of a file, without their ends. Its position is the number of (decompressed) bytes and of lines read."""
 
     def __init__(self, path: str, position: tuple[int, int], encoding: str, errors: str, context: NodeContext) -> None:
-        self.path, self.position, self.encoding, self.errors = path, position, encoding, errors
-        self.context, self.done = context, False
+        self.path, self.encoding, self.errors, self.context = path, encoding, errors, context
+        self.position: Any = position
+        self.done = False
+        self.rows: list[int] | None = None
         try:
-            self.file: IO[bytes] = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115
+            self.file: Any = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115
             if position[0]:
                 self.file.seek(position[0])
         except OSError as error:
@@ -77,10 +79,11 @@ class FileReader:
 
     @property
     def count(self) -> int:
-        return self.position[1]
+        return int(self.position[1])
 
     def lines(self, limit: int) -> list[str]:
-        """The next lines, about *limit* of them."""
+        """The next lines, about *limit* of them; `rows` says which they are where some could not be decoded."""
+        self.rows = None
         raw = self.file.readlines(limit * _BYTES_A_RECORD)
         if not raw:
             self.done = True
@@ -93,7 +96,7 @@ class FileReader:
         except UnicodeDecodeError:
             batch = Batch(list(raw))
             texts = map(bytes.decode, raw, itertools.repeat(self.encoding), itertools.repeat(self.errors))
-            good, _ = resume(texts, len(raw), lambda row, error: self.context.fail(batch, row, error))
+            good, self.rows = resume(texts, len(raw), lambda row, error: self.context.fail(batch, row, error))
             return [line.rstrip("\r\n") for line in good]
         lines = text.split("\n")
         if not lines[-1]:
@@ -101,6 +104,10 @@ class FileReader:
         if "\r" in text:
             lines = [line.rstrip("\r") for line in lines]
         return lines
+
+    def _keep(self, rows: list[int]) -> None:
+        before = self.rows
+        self.rows = rows if before is None else [before[row] for row in rows]
 
     def read(self, limit: int) -> Batch | None:
         lines = self.lines(limit)
@@ -114,13 +121,18 @@ class JSONReader(FileReader):
     """JSON Lines: a value a line; blank lines are passed over."""
 
     def read(self, limit: int) -> Batch | None:
-        lines = [line for line in self.lines(limit) if line.strip()]
+        lines = self.lines(limit)
+        if not all(map(str.strip, lines)):
+            self._keep([row for row, line in enumerate(lines) if line.strip()])
+            lines = [line for line in lines if line.strip()]
         if not lines:
             return None
         batch = Batch(lines, None, now_ms())
-        values, _ = resume(
+        values, good = resume(
             map(orjson.loads, lines), len(lines), lambda row, error: self.context.fail(batch, row, error)
         )
+        if good is not None:
+            self._keep(good)
         return Batch(values, None, batch.timestamps)
 
 
@@ -129,16 +141,35 @@ class CSVReader(FileReader):
 
     def __init__(self, path: str, position: tuple[int, int], encoding: str, errors: str, context: NodeContext) -> None:
         super().__init__(path, (0, 0), encoding, errors, context)
-        self.rows = csv.DictReader(io.TextIOWrapper(self.file, encoding, errors, newline=""))
+        # A bad byte must cost its own row, not the file: it is let through, and found below.
+        lenient = "surrogateescape" if errors == "strict" else errors
+        self.table = csv.DictReader(io.TextIOWrapper(self.file, encoding, lenient, newline=""))
         self.position = position
-        for _ in itertools.islice(self.rows, position[1]):
+        for _ in itertools.islice(self.table, position[1]):
             pass
 
     def read(self, limit: int) -> Batch | None:
-        values = list(itertools.islice(self.rows, limit))
+        values: list[Any] = list(itertools.islice(self.table, limit))
         self.position = (0, self.position[1] + len(values))
         self.done = len(values) < limit
-        return Batch(values, None, now_ms()) if values else None
+        self.rows = None
+        if not values:
+            return None
+        batch = Batch(values, None, now_ms())
+        read = self.file.tell()
+        self.context.counters.bytes_in += read - self._read
+        self._read = read
+        if self.errors == "strict":
+            texts = map(_text, values)
+            _, self.rows = resume(texts, len(values), lambda row, error: self.context.fail(batch, row, error))
+        return batch if self.rows is None else batch.take(self.rows)
+
+    _read = 0
+
+
+def _text(row: dict[Any, Any]) -> bytes:
+    """The row's text as UTF-8. Raises UnicodeEncodeError where it had a byte that is none of its encoding."""
+    return "".join(map(str, row.values())).encode()
 
 
 _OPTIONS = {

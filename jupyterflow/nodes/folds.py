@@ -13,8 +13,8 @@ from typing import Any
 from jupyterflow.codecs import key_of
 from jupyterflow.model import Batch, Node
 from jupyterflow.nodes.base import Kind, NodeContext, Operator, Option, now_ms
-from jupyterflow.nodes.calls import Signature, columns, key_column
-from jupyterflow.nodes.stateless import PARALLEL
+from jupyterflow.nodes.calls import Signature, columns, key_column, retried
+from jupyterflow.nodes.stateless import PARALLEL, retries
 
 _EMPTY = object()
 _OPTIONS = {
@@ -40,15 +40,16 @@ class Fold(Operator):
     def _functions(self, node: Node) -> tuple[Callable[..., Any], Callable[[], Any]]:
         assert node.fn is not None
         signature = Signature(node.fn, 2, f"node '{node.name}'")
-        self.names, fn = signature.names, node.fn
+        self.names, fn = signature.names, retried(node.fn, retries(node))
         if node.kind == "aggregate":
             initial = node.options.get("initial")
             start = initial if callable(initial) else lambda: copy.deepcopy(initial)
         else:
             start = lambda: _EMPTY  # noqa: E731
         if signature.keyword:
-            names = tuple(self.names)
-            return (lambda acc, value, *extra: fn(acc, value, **dict(zip(names, extra, strict=True)))), start
+            names, plain = tuple(self.names), node.fn
+            named = lambda acc, value, *extra: plain(acc, value, **dict(zip(names, extra, strict=True)))  # noqa: E731
+            return retried(named, retries(node)), start
         return fn, start
 
     def process(self, batch: Batch) -> Batch | None:
@@ -133,7 +134,7 @@ class Count(Fold):
         table = self.context.table.values
         get = table.get
         keys = key_column(batch)
-        out = []
+        out: list[int] = []
         append = out.append
         for key in keys:
             table[key] = n = get(key, 0) + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 LIMIT = 1_000  # pieces of text kept for one node between two commits
@@ -32,6 +33,10 @@ class _Stdout:
             target.append(text)
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
@@ -42,7 +47,7 @@ def install() -> None:
     with _lock:
         _users += 1
         if not isinstance(sys.stdout, _Stdout):
-            sys.stdout = _Stdout(sys.stdout)  # type: ignore[assignment]
+            sys.stdout = _Stdout(sys.stdout)
 
 
 def uninstall() -> None:

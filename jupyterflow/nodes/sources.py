@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jupyterflow.model import Batch, FlowError, Node
+from jupyterflow.nodes import prints
 from jupyterflow.nodes.base import Kind, NodeContext, Option, error_line, now_ms
 
 HAND_OVER = 0.02  # seconds after which a generator's values are handed over, however few they are
@@ -18,7 +19,7 @@ _CHUNK = 5_000  # items of a list that make one split: small enough to be a mess
 SOURCE_OPTIONS = {
     "parallelism": Option(int, None, "tasks that read this source", minimum=1),
     "concurrency": Option(int, 1, "splits that a task reads at once", minimum=1),
-    "on_error": Option(str, "dead-letter", "what a failing record does: dead-letter or fail"),
+    "on_error": Option(str, "dead-letter", "what a failing record does", choices=("dead-letter", "fail")),
 }
 
 
@@ -48,12 +49,13 @@ class ListReader:
     """Reads a list; its position is the number of items read."""
 
     def __init__(self, items: list[Any], position: int = 0) -> None:
-        self.items, self.position = items, position
+        self.items = items
+        self.position: Any = position
         self.done = position >= len(items)
 
     @property
     def count(self) -> int:
-        return self.position
+        return int(self.position)
 
     def read(self, limit: int) -> Batch | None:
         values = self.items[self.position : self.position + limit]
@@ -83,9 +85,7 @@ class GeneratorSplits:
             wanted["context"] = context.user
         skip = 0 if "position" in names or node.options.get("resume") == "restart" else count
         rate = node.options.get("rate")
-        return GeneratorReader(
-            lambda: fn(**wanted), count, skip, rate / split["instances"] if rate else None, node.name
-        )
+        return GeneratorReader(lambda: fn(**wanted), count, skip, rate / split["instances"] if rate else None, context)
 
 
 def source_names(fn: Callable[..., Any], where: str) -> list[str]:
@@ -120,20 +120,22 @@ class GeneratorReader:
         position: int,
         skip: int,
         rate: float | None,
-        name: str,
+        context: NodeContext,
         hand_over: float = HAND_OVER,
     ) -> None:
-        self.position, self.done = position, False
+        self.position: Any = position
+        self.done = False
         self.restoring = skip
         self.on_ready: Callable[[], None] | None = None
-        self._call, self._skip, self._rate, self._name, self._hand_over = call, skip, rate, name, hand_over
+        self._call, self._skip, self._rate, self._hand_over = call, skip, rate, hand_over
+        self._context, self._name = context, context.node
         self._queue: queue.Queue[tuple[list[Any], int] | BaseException | None] = queue.Queue(4)
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
     def count(self) -> int:
-        return self.position
+        return int(self.position)
 
     def read(self, limit: int) -> Batch | None:
         if self._thread is None:
@@ -186,14 +188,15 @@ class GeneratorReader:
         try:
             values = iter(result)
         except TypeError:
-            raise FlowError(
-                "JF402", f"it gave {type(result).__name__}, no values to go through: use yield, or return a list"
+            raise TypeError(
+                f"it gave {type(result).__name__}, nothing to go through: yield, or return a list"
             ) from None
         yield from values
 
     def _run(self) -> None:
         pending: list[Any] = []
         oldest = 0.0
+        prints.redirect(self._context.prints)
         try:
             values = self._values()
             for _ in range(self._skip):

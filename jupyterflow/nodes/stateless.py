@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain, compress
 from typing import Any
 
 from jupyterflow.codecs import encode_key
 from jupyterflow.model import Batch, FlowError, Node
-from jupyterflow.nodes.base import Kind, NodeContext, Operator, Option, error_line
-from jupyterflow.nodes.calls import Caller
+from jupyterflow.nodes.base import Kind, NodeContext, Operator, Option
+from jupyterflow.nodes.calls import Caller, key_column, resume, retried
 
 
 def check_on_error(value: Any) -> str | None:
@@ -51,15 +51,17 @@ def caller(node: Node, context: NodeContext, *, collect: bool = False) -> Caller
 
 class _Calling(Operator):
     collect = False
+    gives = True  # whether what the function gives back counts
 
     def __init__(self, node: Node, context: NodeContext) -> None:
         super().__init__(node, context)
-        self.many = _batches(node) if node.options.get("batch") else None
-        self.caller = caller(node, context, collect=self.collect and self.many is None)
+        self.many = retried(_batches(node, self.gives), retries(node)) if node.options.get("batch") else None
+        self.caller = None if self.many is not None else caller(node, context, collect=self.collect)
 
     def over(self, batch: Batch) -> tuple[list[Any], list[int] | None]:
         """One result a row, and the rows where some failed; a batch function falls back to single rows."""
         if self.many is None:
+            assert self.caller is not None
             return self.caller.over(batch)
         try:
             return self._checked(self.many(batch.values), len(batch)), None
@@ -86,7 +88,8 @@ class _Calling(Operator):
         return results
 
     def close(self) -> None:
-        self.caller.close()
+        if self.caller is not None:
+            self.caller.close()
 
 
 class Map(_Calling):
@@ -105,6 +108,14 @@ class Filter(_Calling):
 
     def process(self, batch: Batch) -> Batch | None:
         mask, rows = self.over(batch)
+        try:
+            mask = list(map(bool, mask))
+        except Exception:  # an array, say, is neither true nor false
+            n, before = len(mask), rows
+            mask, good = resume(
+                map(bool, mask), n, lambda i, e: self.context.fail(batch, i if before is None else before[i], e)
+            )
+            rows = good if before is None or good is None else [before[i] for i in good]
         if rows is not None:
             kept = list(compress(rows, mask))
             self.lineage = kept
@@ -122,36 +133,49 @@ class FlatMap(_Calling):
     """Emits each item of what the function returns or yields; None is nothing."""
 
     collect = True
+    spreads = True
 
-    def process(self, batch: Batch) -> Batch:
+    def process(self, batch: Batch) -> Batch | None:
         if self.many is not None:
             return self._whole(batch)
         lists, rows = self.over(batch)
         n = range(len(lists)) if rows is None else rows
-        self.lineage = lambda: list(
-            chain.from_iterable([row] * len(items) for row, items in zip(n, lists, strict=True))
-        )
+
+        def lineage() -> list[int]:
+            return list(chain.from_iterable([row] * len(items) for row, items in zip(n, lists, strict=True)))
+
+        self.lineage = lineage
         values = list(chain.from_iterable(lists))
         if batch.keys is None and batch.headers is None and isinstance(batch.timestamps, int):
             return Batch(values, None, batch.timestamps)
-        spread = batch.take(self.lineage())
+        spread = batch.take(lineage())
         return Batch(values, spread.keys, spread.timestamps, spread.headers)
 
-    def _whole(self, batch: Batch) -> Batch:
-        # A batch function may give any number of values: only what all its records share can go on with them.
-        out: list[Any] = []
-        try:
-            assert self.many is not None
-            out = list(self.many(batch.values))
-        except Exception as error:
-            if len(batch) == 1:
-                self.context.fail(batch, 0, error)
-            else:
-                parts = [self._whole(batch[i : i + 1]) for i in range(len(batch))]
-                return Batch.concat(parts)
-        stamps = batch.timestamps
-        self.lineage = lambda: [0] * len(out)
-        return Batch(out, None, stamps if isinstance(stamps, int) else max(stamps, default=0))
+    def _whole(self, batch: Batch) -> Batch | None:
+        # A batch function gives any number of values: what its records share goes on with them. So it is called
+        # for the records of one key at a time, and all its values count as coming from the last of these.
+        groups: dict[Any, list[int]] = {}
+        for row, key in enumerate(key_column(batch)):
+            groups.setdefault(key, []).append(row)
+        calls = list(groups.values())
+        parts: list[Batch] = []
+        lineage: list[int] = []
+        while calls:
+            rows = calls.pop(0)
+            given = batch.take(rows)
+            try:
+                assert self.many is not None
+                out = self.many(given.values)
+            except Exception as error:
+                if len(rows) == 1:
+                    self.context.fail(batch, rows[0], error)
+                calls = [*([row] for row in rows if len(rows) > 1), *calls]
+                continue
+            last = given.take([len(rows) - 1] * len(out))
+            parts.append(Batch(out, last.keys, last.timestamps))
+            lineage += [rows[-1]] * len(out)
+        self.lineage = lineage
+        return Batch.concat(parts) if parts else None
 
 
 class KeyBy(_Calling):
@@ -183,7 +207,7 @@ class Union(Operator):
         return batch
 
 
-def _batches(node: Node) -> Callable[[list[Any]], list[Any]]:
+def _batches(node: Node, gives: bool) -> Callable[[list[Any]], list[Any]]:
     """The function of a `batch=True` node as list in, list out; frames by its first parameter's annotation."""
     fn = node.fn
     assert fn is not None
@@ -202,10 +226,11 @@ def _batches(node: Node) -> Callable[[list[Any]], list[Any]]:
 
             given = pd.DataFrame(values)
         elif kind == "Table" and module.startswith("pyarrow"):
-            import pyarrow as pa
+            import pyarrow as pa  # type: ignore[import-not-found, unused-ignore]
 
             given = pa.Table.from_pylist(values)
-        return _as_list(fn(given))
+        result = fn(given)
+        return _as_list(result) if gives else []
 
     return call
 
@@ -219,12 +244,9 @@ def _as_list(result: Any) -> list[Any]:
         return list(result.to_dict("records"))
     if hasattr(result, "tolist"):
         return list(result.tolist())
-    try:
-        return list(result)
-    except TypeError as error:
-        raise FlowError(
-            "JF401", f"a batch function gave {error_line(error)} - return a list, one item a value"
-        ) from error
+    if not isinstance(result, Iterable):
+        raise FlowError("JF401", f"a batch function gave {type(result).__name__} - return a list, one item a value")
+    return list(result)
 
 
 KINDS = [

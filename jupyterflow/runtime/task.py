@@ -14,7 +14,7 @@ from typing import Any, Literal
 from jupyterflow.codecs import Mark, Partitioner
 from jupyterflow.model import Batch, Flow, FlowError
 from jupyterflow.nodes import prints
-from jupyterflow.nodes.base import NodeContext, Operator, SplitReader, error_line, rows_of
+from jupyterflow.nodes.base import NodeContext, Operator, SplitReader, error_line
 from jupyterflow.nodes.catalogue import find
 from jupyterflow.nodes.kafka import KafkaSource
 from jupyterflow.plan import Output, Plan, Stage
@@ -27,12 +27,13 @@ _DONE = "done"
 class _Step:
     """One node of the stage at work."""
 
-    __slots__ = ("above", "called", "context", "latest", "name", "operator", "parts", "routes")
+    __slots__ = ("above", "called", "context", "given", "latest", "name", "operator", "parts", "routes")
 
     def __init__(self, name: str, context: NodeContext, operator: Operator | None, above: list[int]) -> None:
         self.name, self.context, self.operator, self.above = name, context, operator, above
         self.routes: list[Callable[[Batch], None]] = []
         self.parts: list[tuple[int, int]] = []
+        self.given = 0  # output rows of the last batch that came from an input row; the rest was emitted by time
         self.called = False
         self.latest: Any = None
 
@@ -66,6 +67,7 @@ class Task:
         self._splits: dict[int, Any] = {}
         self._no_more_splits = False
         self._seen = -1
+        self._emissions = 0  # how often a node emitted because time passed or the input ended
         self._origin: Callable[[int], dict[str, Any]] = lambda row: {}
         self.steps = self._steps(worker, clock)
         self._timed = [i for i, step in enumerate(self.steps) if step.operator is not None and step.operator.timed]
@@ -195,8 +197,7 @@ class Task:
             )
         worked = False
         for offset, reader in list(self._open.items()):
-            before = reader.count
-            self._origin = lambda row, o=offset, b=before: {"split": o, "record": b + row}  # type: ignore[misc]
+            self._origin = self._place(offset, reader)
             self.steps[0].parts = []
             batch = reader.read(limit)
             if batch is not None:
@@ -218,6 +219,16 @@ class Task:
             self.end()
             worked = True
         return worked
+
+    def _place(self, offset: int, reader: SplitReader) -> Callable[[int], dict[str, Any]]:
+        before, path = reader.count, self._given[offset].get("path")
+
+        def place(row: int) -> dict[str, Any]:
+            rows = getattr(reader, "rows", None)
+            number = before + (row if rows is None else rows[row])
+            return {"split": offset, "record": number} | ({"path": path} if path else {})
+
+        return place
 
     def _advance(self) -> None:
         """Move the committed position of the splits topic behind what has been read completely."""
@@ -319,11 +330,12 @@ class Task:
                     finally:
                         counters.took(clock() - begin)
                         prints.redirect(None)
+            step.given = len(out) if out is not None else 0
             more = emitted.get(i) if emitted else None
             if flush and operator is not None:
                 more = operator.flush()
             if more is not None:
-                step.parts = []
+                self._emissions += 1
                 out = more if out is None else Batch.concat([out, more])
             if out is None or not len(out):
                 continue
@@ -334,30 +346,40 @@ class Task:
             for route in step.routes:
                 route(out)
 
-    def _trace(self, i: int, row: int) -> dict[str, Any]:
-        """The source position of a row of a node's input."""
+    def _trace(self, i: int, row: int) -> tuple[dict[str, Any], list[Any]]:
+        """Where a row of a node's input came from, and what tells it from others that came from there: by which
+        branch it came, and which it was of the many that a node made of one."""
+        path: list[Any] = []
         while i > 0:
-            for j, size in self.steps[i].parts:
+            step = self.steps[i]
+            for j, size in step.parts:  # noqa: B007 - j is the branch it came by
                 if row < size:
-                    operator = self.steps[j].operator
-                    row, i = rows_of(operator.lineage, row) if operator is not None else row, j
                     break
                 row -= size
             else:
-                return {}
-        return self._origin(row)
+                return {}, [row]
+            if len(step.above) > 1:
+                path.append(j)
+            i, operator = j, self.steps[j].operator
+            if operator is None:
+                continue
+            if row >= self.steps[j].given:
+                return {"node": self.steps[j].name, "emission": self._emissions, "row": row - self.steps[j].given}, path
+            if callable(operator.lineage):
+                operator.lineage = operator.lineage()
+            if operator.lineage is not None:
+                lineage, twin = operator.lineage, 0
+                while operator.spreads and twin < row and lineage[row - twin - 1] == lineage[row]:
+                    twin += 1
+                row = lineage[row]
+                if operator.spreads:
+                    path.append(twin)
+        return self._origin(row), path
 
     def _locate(self, i: int, row: int) -> str:
-        """A text that is the same for a record whenever it is processed again: its source position, and its
-        number among those that came from there."""
-        try:
-            place = self._trace(i, row)
-            twin = 0
-            while twin < row and self._trace(i, row - twin - 1) == place:
-                twin += 1
-        except (IndexError, KeyError):
-            return str(row)
-        return ":".join(str(value) for value in place.values()) + (f":{twin}" if twin else "")
+        """A text that is the same for a record whenever it is processed again, and no other record's."""
+        place, path = self._trace(i, row)
+        return ":".join(map(str, [*(value for name, value in place.items() if name != "path"), *path]))
 
     def _failed(self, context: NodeContext, batch: Batch, row: int, error: BaseException) -> None:
         node = self._flow.nodes[context.node]
@@ -367,10 +389,7 @@ class Task:
                 f"flow '{self.plan.flow}', node '{node.name}': {error_line(error)} - on_error is 'fail'; fix the cell and run it again",
             ) from error
         i = self.stage.nodes.index(context.node)
-        try:
-            position = self._trace(i, row)
-        except (IndexError, KeyError):
-            position = {}
+        position, _ = self._trace(i, row)
         record = next(iter(batch[row : row + 1]))
         # The first frames are ours; what helps is the user's.
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -407,6 +426,7 @@ class Task:
         self.status, self.position, self.pending = old.status, old.position, old.pending
         self._effects, self._ended, self._draining = old._effects, old._ended, old._draining
         self.drained, self._cursor, self._seen = old.drained, old._cursor, old._seen
+        self._emissions = old._emissions
         self._waiting, self._splits, self._no_more_splits = old._waiting, old._splits, old._no_more_splits
         # Readers run the source's old code: open them again from where they are.
         self._given = old._given
@@ -433,9 +453,9 @@ class Task:
                             values.pop(key, None)
                         effects.changes[step.name, key] = value
                 table.dirty.clear()
-            if step.context.prints:
-                effects.prints[step.name] = "".join(step.context.prints)
-                step.context.prints.clear()
+            if lines := len(step.context.prints):  # a generator's thread may add more meanwhile
+                effects.prints[step.name] = "".join(step.context.prints[:lines])
+                del step.context.prints[:lines]
         effects.meta = {
             "status": self.status,
             "splits": dict(self._splits),
@@ -444,6 +464,7 @@ class Task:
             "ended": sorted(self._ended),
             "draining": self._draining,
             "drained": self.drained,
+            "emissions": self._emissions,
             "counters": self.counters(),
         }
         effects.position = self.position
@@ -461,6 +482,7 @@ class Task:
         self._splits, self._no_more_splits, self._seen = dict(meta["splits"]), meta["no_more"], meta["seen"]
         self._ended = {tuple(sender) for sender in meta["ended"]}
         self._draining, self.drained = dict(meta["draining"]), meta["drained"]
+        self._emissions = meta["emissions"]
         for name, data in meta["counters"].items():
             if name in by_name:
                 by_name[name].counters.restore(data)
@@ -492,3 +514,4 @@ class Task:
         for reader in self._open.values():
             if getattr(reader, "on_ready", False) is None:
                 reader.on_ready = wake  # type: ignore[attr-defined]
+                wake()  # it may have had something before
