@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from jupyterflow.magics._rows import Rows
+from jupyterflow.magics._rows import Rows, Steps
 from jupyterflow.magics._session import Session
 from jupyterflow.magics._show import freeze, refresh
 from jupyterflow.model import FlowError, did_you_mean
@@ -147,7 +148,8 @@ def _rm(session: Session, given: argparse.Namespace) -> Any:
 def _up(session: Session, given: argparse.Namespace) -> Any:
     import jupyterflow as jf
 
-    session.cluster = jf.up(**({} if given.workers is None else {"workers": given.workers}))
+    with Steps(sys.stdout, live=True) as steps:
+        session.cluster = jf.up(**({} if given.workers is None else {"workers": given.workers}), progress=steps)
     return session.cluster
 
 

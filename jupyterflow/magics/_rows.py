@@ -1,9 +1,9 @@
-"""Rows of plain data that show themselves as a table."""
+"""Rows of plain data that show themselves as a table, and steps that show how far something is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self, TextIO
 
 
 class Rows(list[dict[str, Any]]):
@@ -46,3 +46,28 @@ def _cell(name: str, value: Any, widest: int) -> str:
         value = ",".join(map(str, value))
     text = " ".join(str(value).split())
     return text if len(text) <= widest else text[: widest - 1] + "…"
+
+
+class Steps:
+    """Shows the steps of what takes long: in one line that is written over where `live`, else a line for each kind."""
+
+    def __init__(self, out: TextIO, *, live: bool) -> None:
+        self.out, self.live = out, live
+        self._last = ""
+
+    def __call__(self, text: str) -> None:
+        if self.live:
+            self.out.write("\r" + text.ljust(len(self._last)))
+            self._last = text
+        elif (kind := text.partition(":")[0]) != self._last:
+            self.out.write(text + "\n")
+            self._last = kind
+        self.out.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live and self._last:
+            self.out.write("\r" + " " * len(self._last) + "\r")
+            self.out.flush()

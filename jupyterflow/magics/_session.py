@@ -95,7 +95,7 @@ class Session:
             raise FlowError("JF715", f"there is no flow or node '{name}'{did_you_mean(name, known)}")
         self.end_local(name)
         if deployed:
-            self.cluster.rm(name)
+            self.cluster.remove(name)
         self.flows.pop(name, None)
         self.runs.pop(name, None)
 
