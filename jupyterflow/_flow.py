@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jupyterflow.model import Edge, FlowError, Node, Role, did_you_mean
 from jupyterflow.model import Flow as ModelFlow
-from jupyterflow.nodes.calls import Signature
+from jupyterflow.model import FlowError, Node, Role, did_you_mean
+from jupyterflow.nodes.calls import check_function
 from jupyterflow.nodes.catalogue import check_options, find, parse_url
 from jupyterflow.nodes.connectors import ConnectorSpec
 from jupyterflow.nodes.sources import source_names
@@ -29,27 +30,27 @@ class Handle:
     def __repr__(self) -> str:
         return f"<{self.name} of flow {self.flow.name}>"
 
-    def map(self, name: str, fn: Callable[..., Any], **options: Any) -> Handle:
+    def map(self, name: str, fn: Callable[..., Any] | None = None, **options: Any) -> Handle:
         """One value out for each value in: what *fn(value)* returns, None included."""
         return self.flow.operator("map", name, [self], fn, **options)
 
-    def filter(self, name: str, fn: Callable[..., Any], **options: Any) -> Handle:
+    def filter(self, name: str, fn: Callable[..., Any] | None = None, **options: Any) -> Handle:
         """Keeps the records for which *fn(value)* is true."""
         return self.flow.operator("filter", name, [self], fn, **options)
 
-    def flat_map(self, name: str, fn: Callable[..., Any], **options: Any) -> Handle:
+    def flat_map(self, name: str, fn: Callable[..., Any] | None = None, **options: Any) -> Handle:
         """Any number of values out: each item of what *fn(value)* returns or yields."""
         return self.flow.operator("flat_map", name, [self], fn, **options)
 
-    def key_by(self, name: str, fn: Callable[..., Any], **options: Any) -> Handle:
+    def key_by(self, name: str, fn: Callable[..., Any] | None = None, **options: Any) -> Handle:
         """Gives each record the key *fn(value)*: str, bytes, int, bool, None, float or a tuple of these."""
         return self.flow.operator("key_by", name, [self], fn, **options)
 
-    def reduce(self, name: str, fn: Callable[..., Any], **options: Any) -> Handle:
+    def reduce(self, name: str, fn: Callable[..., Any] | None = None, **options: Any) -> Handle:
         """Folds the values of a key with *fn(accumulated, value)*; the first value is the start."""
         return self.flow.operator("reduce", name, [self], fn, **options)
 
-    def aggregate(self, name: str, initial: Any, fn: Callable[..., Any], **options: Any) -> Handle:
+    def aggregate(self, name: str, initial: Any = None, fn: Callable[..., Any] | None = None, **options: Any) -> Handle:
         """Folds the values of a key into *initial* (a value, or a function that makes it)."""
         return self.flow.operator("aggregate", name, [self], fn, initial=initial, **options)
 
@@ -61,7 +62,7 @@ class Handle:
         """A named merge of this and *others*."""
         return self.flow.union(name, self, *others, **options)
 
-    def sink(self, name: str, target: Any, **options: Any) -> Handle:
+    def sink(self, name: str, target: Any = None, **options: Any) -> Handle:
         """Ends here: a function, `collect`, or a URL such as `kafka://totals?codec=json`."""
         return self.flow.sink(name, target, [self], **options)
 
@@ -69,9 +70,9 @@ class Handle:
 class Flow(ModelFlow):
     """A flow: declare sources, operators and sinks, then `run()` it here or `deploy()` it to workers."""
 
-    def source(self, name: str, source: Any, *, replace: bool = False, **options: Any) -> Handle:
+    def source(self, name: str, source: Any = None, *, replace: bool = False, **options: Any) -> Handle:
         """Add a source: a function, a generator function, a list, a connector or a URL (`kafka://bids`)."""
-        where = self._where(name)
+        where = self._named(name)
         if isinstance(source, str):
             node = parse_url(source, "source", where)
         elif isinstance(source, ConnectorSpec):
@@ -80,13 +81,9 @@ class Flow(ModelFlow):
         elif callable(source):
             source_names(source, where)
             node = Node("", "source", "function", fn=source, code=_code(source))
-        elif inspect.isgenerator(source) or (isinstance(source, Iterable) and not isinstance(source, Sequence | bytes)):
-            kept = source if inspect.isgenerator(source) else list(source)
-            if inspect.isgenerator(source):
-                node = Node("", "source", "function", fn=lambda: kept)
-            else:
-                node = Node("", "source", "list", options={"items": kept})
-        elif isinstance(source, Sequence) and not isinstance(source, bytes):
+        elif isinstance(source, Iterator | AsyncIterator):
+            node = Node("", "source", "function", fn=lambda: source)
+        elif isinstance(source, Iterable) and not isinstance(source, bytes | bytearray):
             node = Node("", "source", "list", options={"items": list(source)})
         else:
             raise FlowError(
@@ -99,7 +96,7 @@ class Flow(ModelFlow):
         *, replace: bool = False, **options: Any,
     ) -> Handle:  # fmt: skip
         """Add an operator of a kind of the catalogue."""
-        where = self._where(name)
+        where = self._named(name)
         found = find("operator", kind, where)
         if found.positional and not callable(fn):
             raise FlowError("JF113", f"{where}: {kind} needs a function, got {type(fn).__name__} - pass one")
@@ -110,10 +107,16 @@ class Flow(ModelFlow):
         return self.operator("union", name, upstreams, None, replace=replace, **options)
 
     def sink(
-        self, name: str, target: Any, upstreams: Sequence[Handle | str] = (), *, replace: bool = False, **options: Any
+        self,
+        name: str,
+        target: Any = None,
+        upstreams: Sequence[Handle | str] = (),
+        *,
+        replace: bool = False,
+        **options: Any,
     ) -> Handle:
         """Add a sink: a function, `collect`, a connector or a URL."""
-        where = self._where(name)
+        where = self._named(name)
         if isinstance(target, str):
             node = parse_url(target, "sink", where)
         elif isinstance(target, ConnectorSpec):
@@ -131,20 +134,37 @@ class Flow(ModelFlow):
             raise FlowError("JF104", f"flow '{self.name}': unknown node '{name}'{did_you_mean(name, self.nodes)}")
         return Handle(self, name)
 
+    def _named(self, name: Any) -> str:
+        """Where an error is about the node *name*. Raises FlowError where that is no name."""
+        self.check_name(name)
+        return self._where(name)
+
     def _declare(
         self, name: str, node: Node, upstreams: Sequence[Handle | str], options: dict[str, Any], replace: bool
     ) -> Handle:
-        where = self._where(str(name))
+        where = self._where(name)
         node.name = name
         node.options = {**node.options, **{k: v for k, v in options.items() if v is not None}}
         kind = find(node.role, node.kind, where)
         check_options(kind, node.options, where)
-        if node.fn is not None and kind.positional:
-            Signature(node.fn, kind.positional, where)
+        check_function(node, kind, where)
         names = [up.name if isinstance(up, Handle) else up for up in upstreams]
-        self._check_types(node, names, where)
-        self.add(node, names, replace=replace)
+        with self._unless_types_differ(name):
+            self.add(node, names, replace=replace)
         return Handle(self, name)
+
+    @contextmanager
+    def _unless_types_differ(self, name: str) -> Iterator[None]:
+        """Change the flow; where the types along the edges of *name* do not fit then, change it back."""
+        nodes, edges = dict(self.nodes), self.edges
+        try:
+            yield
+            self._check_types(self.nodes[name], self.upstreams(name), self._where(name))
+            for below in self.downstreams(name):
+                self._check_types(self.nodes[below], [name], self._where(below))
+        except FlowError:
+            self.nodes, self.edges = nodes, edges
+            raise
 
     def _check_types(self, node: Node, upstreams: list[str], where: str) -> None:
         wanted = _hints(node.fn).get("in")
@@ -176,18 +196,13 @@ class Flow(ModelFlow):
             return None
         given = _hints(node.fn).get("out")
         if node.kind == "flat_map" or node.role == "source":
-            inner = typing.get_args(given)
-            return inner[0] if inner and len(set(inner)) == 1 else None
+            return _item_type(given)
         return given
 
     def connect(self, upstream: str, downstream: str) -> None:
         """Add an edge between two nodes that are there; cycles and duplicates are refused."""
-        super().connect(upstream, downstream)
-        try:
-            self._check_types(self.nodes[downstream], [upstream], self._where(downstream))
-        except FlowError:
-            self.edges = [e for e in self.edges if e != Edge(upstream, downstream)]
-            raise
+        with self._unless_types_differ(downstream):
+            super().connect(upstream, downstream)
 
     def run(self, **options: Any) -> Run:
         """Run it in this process; returns at once."""
@@ -242,6 +257,15 @@ def _hints(fn: Callable[..., Any] | None) -> dict[str, Any]:
     return out
 
 
+def _item_type(given: Any) -> Any:
+    """The type of the items of what a function gives, where it says one: `int` of `list[int]`."""
+    inner, outer = typing.get_args(given), typing.get_origin(given)
+    if outer is tuple:
+        return inner[0] if len(inner) == 2 and inner[1] is Ellipsis else None
+    one = isinstance(outer, type) and issubclass(outer, Iterable | AsyncIterable) and not issubclass(outer, Mapping)
+    return inner[0] if one and inner else None
+
+
 def _fits(given: Any, wanted: Any) -> bool:
     """Whether a value of one type can be passed for another; in doubt, yes."""
     if Any in (given, wanted) or object is wanted or isinstance(given, typing.TypeVar):
@@ -257,7 +281,10 @@ def _fits(given: Any, wanted: Any) -> bool:
     a, b = inner or given, outer or wanted
     if not isinstance(a, type) or not isinstance(b, type):
         return True
-    return issubclass(a, b) or (a is int and b in (float, complex)) or (a is bool and b in (int, float))
+    try:
+        return issubclass(a, b) or (issubclass(a, int) and b in (float, complex)) or (a is float and b is complex)
+    except TypeError:  # a protocol or a TypedDict cannot be asked
+        return True
 
 
 def _type_name(kind: Any) -> str:

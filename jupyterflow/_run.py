@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from jupyterflow.codecs import Mark
 from jupyterflow.model import Batch, FlowError, Record
+from jupyterflow.nodes.base import error_line
 from jupyterflow.nodes.catalogue import find
 from jupyterflow.plan import plan
 from jupyterflow.runtime.driver import Driver, Split, TaskRun
@@ -34,6 +36,9 @@ class Run(BaseRun):
         self.flow, self.name, self.version = flow, flow.name, 1
         self._outside = _outside(flow, bootstrap)
         self.plan = plan(flow, tasks=tasks, partitions=self._outside.partitions if self._outside else None)
+        if max_queue < 1:
+            raise FlowError("JF408", f"flow '{flow.name}': max_queue is {max_queue} - it must be at least 1")
+        self.max_queue = max_queue
         self._memory = Memory(max_queue)
         self._news = threading.Condition()
         self._error: FlowError | None = None
@@ -49,18 +54,22 @@ class Run(BaseRun):
         self.on_print: Callable[[str, str], None] | None = None
         self._driver = Driver(flow.name, self._failed, self._done)
         self._meter = Meter(flow.order())
+        self._runs: list[TaskRun] = []
         try:
-            runs = [run for stage in self.plan.stages for run in self._stage(stage)]
+            for stage in self.plan.stages:
+                self._stage(stage)
         except BaseException:
+            for run in self._runs:
+                run.task.close()
             if self._outside:
                 self._outside.close()
             raise
-        self._runs = runs
-        self._left = len(runs)
-        self._driver.add(runs)
+        self._left = len(self._runs)
+        self.metrics()  # rates count from here
+        self._driver.add(self._runs)
         self._driver.start()
 
-    def _stage(self, stage: Any) -> list[TaskRun]:
+    def _stage(self, stage: Any) -> None:
         node = self.flow.nodes[stage.id]
         if stage.input == "splits":
             connector = find("source", node.kind, f"node '{node.name}'").connector
@@ -69,19 +78,15 @@ class Run(BaseRun):
                 partition = self._memory.partition(stage.topic, number)
                 for split in splits:
                     partition.append(Split(split))
-                from jupyterflow.codecs import Mark
-
                 partition.append(Mark("end", self.plan.epoch, 1, stage.id, number, stage.tasks))
         below = [(out.topic, out.partitions) for out in stage.outputs]
-        runs = []
         for number in range(stage.tasks):
             task = Task(self.plan, stage, number, self.flow, durable=False)
             channel: Any = MemoryChannel(self._memory, stage.topic, number, below, self._perform)
             if stage.input == "kafka":
                 assert self._outside is not None
                 channel = self._outside.channel(channel, stage, number, task, self._driver.wake)
-            runs.append(TaskRun(task, channel, 0.0))
-        return runs
+            self._runs.append(TaskRun(task, channel, 0.0))
 
     # Called by the compute thread.
 
@@ -103,8 +108,6 @@ class Run(BaseRun):
 
     def _failed(self, run: TaskRun, error: BaseException) -> None:
         if not isinstance(error, FlowError):
-            from jupyterflow.nodes.base import error_line
-
             where = f"flow '{self.name}', stage '{run.task.stage.id}'"
             wrapped = FlowError("JF407", f"{where}: {error_line(error)}")
             wrapped.__cause__ = error
@@ -190,9 +193,17 @@ class Run(BaseRun):
 
     def terminate(self) -> Run:
         """End at once; what is in flight is dropped."""
-        self._finish("stopped")
+        if self._ending is None:
+            self._finish("stopped")
         self._driver.close(2.0)
         return self
+
+    def wait(self, timeout: float | None = None) -> Run:
+        try:
+            return super().wait(timeout)
+        finally:
+            if self._ending is not None:
+                self._driver.close(2.0)  # so that nothing of it runs on behind our back
 
     def _changed(self, timeout: float) -> None:
         with self._news:

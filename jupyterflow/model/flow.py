@@ -52,15 +52,23 @@ class Flow:
     def _where(self, node: str) -> str:
         return f"flow '{self.name}', node '{node}'"
 
+    def check_name(self, name: object) -> None:
+        """Raise FlowError where *name* cannot be a node's name."""
+        if callable(name) or name is None or name == "":
+            raise FlowError(
+                "JF102", f"flow '{self.name}': a node has no name - its name comes first, as in map('name', fn)"
+            )
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise FlowError(
+                "JF102",
+                f"flow '{self.name}': {name!r} is no name for a node - letters, digits, '_', '-', '.', at most 100",
+            )
+
     def add(self, node: Node, upstreams: Iterable[str] = (), *, replace: bool = False) -> Node:
         """Add *node* below *upstreams*; with `replace`, a node of that name gives way and keeps its downstreams."""
         names = list(upstreams)
+        self.check_name(node.name)
         where = self._where(node.name)
-        if not isinstance(node.name, str) or not _NAME.fullmatch(node.name):
-            raise FlowError(
-                "JF102",
-                f"flow '{self.name}': {node.name!r} is no name for a node - letters, digits, '_', '-', '.', at most 100",
-            )
         if node.name in self.nodes and not replace:
             raise FlowError("JF103", f"{where}: the name is taken - choose another, or remove that node first")
         for name in names:
@@ -168,7 +176,7 @@ class Flow:
                     "name": node.name,
                     "role": node.role,
                     "kind": node.kind,
-                    "options": {k: v for k, v in node.options.items() if k != "items"},
+                    "options": {k: v for k, v in node.options.items() if k != "items" and _is_json(v)},
                     "code": node.code,
                     "position": list(node.position) if node.position else None,
                 }
@@ -182,6 +190,7 @@ class Flow:
         """The flow of `to_dict()`; functions are missing (`fn` is None) until someone sets them."""
         flow = cls(data["name"])
         for item in data["nodes"]:
+            flow.check_name(item["name"])
             position = item.get("position")
             flow.nodes[item["name"]] = Node(
                 item["name"],
@@ -194,3 +203,11 @@ class Flow:
         for upstream, downstream in data["edges"]:
             flow.connect(upstream, downstream)
         return flow
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | int | float | bool)

@@ -126,6 +126,8 @@ def plan(
     validate(flow)
     if not flow.nodes:
         raise FlowError("JF301", f"flow '{flow.name}' has no nodes - declare a source first")
+    if tasks < 1:
+        raise FlowError("JF306", f"flow '{flow.name}': tasks is {tasks} - it must be at least 1")
     order = flow.order()
     keyed = keyed_nodes(flow)
     drafts: dict[str, _Draft] = {}
@@ -136,6 +138,8 @@ def plan(
         node = flow.nodes[name]
         where = f"flow '{flow.name}', node '{name}'"
         ups = flow.upstreams(name)
+        if node.role != "source" and not ups:
+            raise FlowError("JF105", f"{where}: it has no upstream any more - connect it to one, or remove it")
         wanted = node.options.get("parallelism")
         if node.role == "source":
             if node.kind == "kafka":

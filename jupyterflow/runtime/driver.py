@@ -147,13 +147,13 @@ class Driver:
 
     def close(self, timeout: float = 5.0) -> bool:
         """End the thread and close all tasks. False where user code did not give the thread back in time."""
-        if self._closing:
-            return not self._thread.is_alive()
-        self._closing = True
+        with self._lock:
+            first, self._closing = not self._closing, True
         self.wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout)
-        prints.uninstall()
+        if first:
+            prints.uninstall()
         return not self._thread.is_alive()
 
     def _loop(self) -> None:

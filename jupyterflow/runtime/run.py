@@ -20,6 +20,7 @@ class BaseRun(ABC):
     flow: Flow
     plan: Plan
     version: int
+    max_queue: int = FULL
 
     @property
     @abstractmethod
@@ -82,7 +83,7 @@ class BaseRun(ABC):
                     "downstream": edge.downstream,
                     "rate": up["rate_out"] if up else 0.0,
                     "queued": queued,
-                    "max_queue": FULL,
+                    "max_queue": self.max_queue,
                 }
             )
         return out
@@ -121,7 +122,13 @@ class BaseRun(ABC):
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
-        return asyncio.to_thread(self.wait).__await__()
+        return self._finished().__await__()
+
+    async def _finished(self) -> Self:
+        # Not in a thread: one could not be called off, and would keep the interpreter from ending.
+        while self.state not in ("finished", "stopped", "failed"):
+            await asyncio.sleep(0.05)
+        return self.wait()
 
     def _sink(self, node: str, kind: str) -> None:
         found = self.flow.nodes.get(node)
