@@ -12,9 +12,10 @@ from jupyterflow.cluster.manifest import Loaded
 from jupyterflow.codecs import Sealer
 from jupyterflow.model import FlowError
 from jupyterflow.nodes.base import error_line
-from jupyterflow.plan import Stage
+from jupyterflow.plan import Plan, Stage
 from jupyterflow.runtime.driver import Driver, TaskRun
 from jupyterflow.runtime.effects import Effects
+from jupyterflow.runtime.memory import FULL
 from jupyterflow.runtime.task import Task
 from jupyterflow.runtime.wire import KafkaChannel, restored
 from jupyterflow.transport.kafka import Engine, InputTopic
@@ -25,10 +26,10 @@ _log = logging.getLogger("jupyterflow.worker")
 class Report:
     """What is told of one task: committed counters, and where it stands."""
 
-    __slots__ = ("counters", "drained", "sent", "status", "version")
+    __slots__ = ("meta", "sent", "version")
 
-    def __init__(self, status: str, counters: dict[str, Any], version: int, drained: int) -> None:
-        self.status, self.counters, self.version, self.drained = status, counters, version, drained
+    def __init__(self, meta: dict[str, Any], version: int) -> None:
+        self.meta, self.version = meta, version
         self.sent = False
 
 
@@ -147,7 +148,7 @@ class FlowRunner:
             run.stop = stop
         with self._lock:
             self._runs[place] = run
-            self._reports[place] = Report(task.status, task.counters(), task.version, task.drained)
+            self._reports[place] = Report(task.meta(), task.version)
         self._driver.add([run])
 
     def _partitions(self, topic: str) -> int:
@@ -174,9 +175,7 @@ class FlowRunner:
     def _committed(self, place: tuple[str, int], effects: Effects) -> None:
         run = self._runs.get(place)
         version = run.task.version if run is not None else self.manifest["version"]
-        self._reports[place] = Report(
-            effects.meta["status"], effects.meta["counters"], version, effects.meta["drained"]
-        )
+        self._reports[place] = Report(effects.meta, version)
         for node, text in effects.prints.items():
             body = {"flow": self.name, "epoch": self.plan.epoch, "node": node, "text": text[-4_000:]}
             self._control.publish("output", self.name, {**body, "worker": self._worker}, timeout=None)
@@ -235,9 +234,11 @@ class FlowRunner:
                 "epoch": self.plan.epoch,
                 "stage": stage,
                 "task": index,
-                "status": report.status,
-                "stop": report.drained,
-                "counters": report.counters,
+                "status": report.meta["status"],
+                "stop": report.meta["drained"],
+                "sent": report.meta["sent"],
+                "received": report.meta["received"],
+                "counters": report.meta["counters"],
                 "version": report.version,
                 "worker": self._worker,
                 "lag": lag,
@@ -248,6 +249,17 @@ class FlowRunner:
             }
             out.append((f"{self.name}/{self.plan.epoch}/{stage}/{index}", body))
         return out
+
+    def throttle(self, telemetry: dict[str, dict[str, Any]]) -> None:
+        """Back-pressure: a task waits while a topic that it feeds holds more than its readers can be expected to."""
+        waiting = queued(self.plan, telemetry)
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            writable = all(waiting.get(out.topic, 0) < FULL for out in run.task.stage.outputs)
+            if isinstance(run.channel, KafkaChannel) and run.channel.port.writable != writable:
+                run.channel.port.writable = writable
+                self._driver.wake()
 
     @property
     def tasks(self) -> list[str]:
@@ -269,3 +281,18 @@ def _short(value: Any) -> str:
     except Exception as error:
         text = f"<{type(error).__name__} in repr>"
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+def queued(plan: Plan, telemetry: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Records that wait in each internal topic: what was sent there less what was received, over all tasks."""
+    waiting: dict[str, int] = {}
+    for stage in plan.stages:
+        for index in range(stage.tasks):
+            body = telemetry.get(f"{plan.flow}/{plan.epoch}/{stage.id}/{index}")
+            if body is None:
+                continue
+            for topic, count in body["sent"].items():
+                waiting[topic] = waiting.get(topic, 0) + count
+            if stage.input == "frames":
+                waiting[stage.topic] = waiting.get(stage.topic, 0) - body["received"]
+    return {topic: max(0, count) for topic, count in waiting.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 from jupyterflow.cluster import deploy as deploying
 from jupyterflow.cluster._classes import install
+from jupyterflow.cluster._runner import queued
 from jupyterflow.cluster.control import Control
 from jupyterflow.cluster.manifest import plan_of
 from jupyterflow.cluster.worker import settled
@@ -100,16 +101,15 @@ class LiveRun(BaseRun):
             if body.get("lag") is not None and self.plan.stage(body["stage"]).input == "kafka":
                 lags[body["stage"]] = (lags.get(body["stage"]) or 0) + body["lag"]
         rows = self._meter.metrics((body["counters"] for body in tasks), lags)
-        written = {row["node"]: row["records_out"] for row in rows}
-        read = {row["node"]: row["records_in"] for row in rows}
+        waiting = queued(self.plan, self._control.tables["telemetry"])
         for row in rows:
             stage = next((s for s in self.plan.stages if s.id == row["node"] and s.input == "frames"), None)
             if stage is not None:
-                row["lag"] = max(0, sum(written[up] for up in self.flow.upstreams(stage.id)) - read[stage.id])
+                row["lag"] = waiting.get(stage.topic, 0)
         return rows
 
     def _queued(self, stage: str) -> int:
-        return next((row["lag"] or 0 for row in self.metrics() if row["node"] == stage), 0)
+        return queued(self.plan, self._control.tables["telemetry"]).get(self.plan.stage(stage).topic, 0)
 
     def records(self, node: str) -> list[Record]:
         self._sink(node, "collect")

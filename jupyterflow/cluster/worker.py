@@ -135,6 +135,7 @@ class Worker:
         for runner in list(self._runners.values()):
             for key, body in runner.report():
                 self.control.publish("telemetry", key, body, timeout=None)
+            runner.throttle(self.control.tables["telemetry"])
         now = time.monotonic()
         if now - self._seen < _PRESENCE:
             return

@@ -61,6 +61,8 @@ class Task:
         self._draining: dict[int, set[tuple[str, int]]] = {}
         self.drained = 0
         self._cursor = index
+        self.sent: dict[str, int] = {}
+        self.received = 0
         self._waiting: list[tuple[int, dict[str, Any]]] = []
         self._open: dict[int, SplitReader] = {}
         self._given: dict[int, dict[str, Any]] = {}
@@ -130,6 +132,8 @@ class Task:
         return {"hash": hashed, "spread": spread, "single": single}[output.routing]
 
     def _out(self, topic: str, partition: int, item: Batch | Mark) -> None:
+        if isinstance(item, Batch):
+            self.sent[topic] = self.sent.get(topic, 0) + len(item)
         self._effects.outputs.setdefault((topic, partition), []).append(item)
 
     def _publish(self, node: str, topic: str) -> Callable[[Batch], None]:
@@ -144,6 +148,7 @@ class Task:
         """Records of an internal topic, of the message at *offset*."""
         topic = self.stage.topic
         self._origin = lambda row: {"topic": topic, "partition": self.index, "offset": offset, "row": row}
+        self.received += len(batch)
         self._run(batch)
         if offset is not None:
             self.position = offset + 1
@@ -426,6 +431,7 @@ class Task:
         self.status, self.position, self.pending = old.status, old.position, old.pending
         self._effects, self._ended, self._draining = old._effects, old._ended, old._draining
         self.drained, self._cursor, self._seen = old.drained, old._cursor, old._seen
+        self.sent, self.received = old.sent, old.received
         self._emissions = old._emissions
         self._waiting, self._splits, self._no_more_splits = old._waiting, old._splits, old._no_more_splits
         # Readers run the source's old code: open them again from where they are.
@@ -456,7 +462,13 @@ class Task:
             if lines := len(step.context.prints):  # a generator's thread may add more meanwhile
                 effects.prints[step.name] = "".join(step.context.prints[:lines])
                 del step.context.prints[:lines]
-        effects.meta = {
+        effects.meta = self.meta()
+        effects.position = self.position
+        return effects
+
+    def meta(self) -> dict[str, Any]:
+        """The task's own state, as plain data."""
+        return {
             "status": self.status,
             "splits": dict(self._splits),
             "no_more": self._no_more_splits,
@@ -465,10 +477,10 @@ class Task:
             "draining": self._draining,
             "drained": self.drained,
             "emissions": self._emissions,
+            "sent": dict(self.sent),
+            "received": self.received,
             "counters": self.counters(),
         }
-        effects.position = self.position
-        return effects
 
     def restore(self, meta: dict[str, Any] | None, changes: dict[tuple[str, Any], Any]) -> None:
         """Go on from what was last committed."""
@@ -482,6 +494,7 @@ class Task:
         self._splits, self._no_more_splits, self._seen = dict(meta["splits"]), meta["no_more"], meta["seen"]
         self._ended = {tuple(sender) for sender in meta["ended"]}
         self._draining, self.drained = dict(meta["draining"]), meta["drained"]
+        self.sent, self.received = dict(meta["sent"]), meta["received"]
         self._emissions = meta["emissions"]
         for name, data in meta["counters"].items():
             if name in by_name:
