@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import ipycytoscape
-import traitlets as t
 
 
 class Canvas(ipycytoscape.CytoscapeWidget):  # type: ignore[misc, unused-ignore]
@@ -13,9 +12,9 @@ class Canvas(ipycytoscape.CytoscapeWidget):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, **traits: Any) -> None:
         self.orphans: list[Any] = []
+        self.observe(self._replaced, "graph")
         super().__init__(**traits)
 
-    @t.observe("graph")
     def _replaced(self, change: Any) -> None:
         if isinstance(change["old"], ipycytoscape.Graph):
             self.orphans.append(change["old"])

@@ -13,6 +13,7 @@ from itertools import pairwise
 WIDTH, HEIGHT = 180, 78
 PITCH_X, PITCH_Y = 276, 112
 _PASSING = 0.7  # room for an edge that passes a layer, as a share of a node's
+_STRAIGHT = 5.0  # how much more an edge that passes a layer pulls than a node: it is drawn straight through
 _SWEEPS = 8
 
 
@@ -106,25 +107,28 @@ def _heights(
         for column in columns if sweep % 2 == 0 else reversed(columns):
             wish = []
             for name in column:
-                near = [y[n] for n in (*left.get(name, ()), *(() if last else right.get(name, ())))]
-                wish.append(sum(near) / len(near) if near else y[name])
-            for name, height in zip(column, _apart(wish, [room[name] for name in column]), strict=True):
+                near = [*left.get(name, ()), *(() if last else right.get(name, ()))]
+                weights = [_STRAIGHT if n in passing else 1.0 for n in near]
+                total = sum(y[n] * w for n, w in zip(near, weights, strict=True))
+                wish.append(total / sum(weights) if near else y[name])
+            pull = [_STRAIGHT if name in passing else 1.0 for name in column]
+            for name, height in zip(column, _apart(wish, [room[name] for name in column], pull), strict=True):
                 y[name] = height
     return y
 
 
-def _apart(wish: list[float], room: list[float]) -> list[float]:
-    """The heights nearest to *wish* (least squares) that keep the order and leave each its *room*."""
+def _apart(wish: list[float], room: list[float], pull: list[float]) -> list[float]:
+    """The heights nearest to *wish* (least squares, weighted by *pull*) in the same order, each with its *room*."""
     offsets, at = [], 0.0
     for size in room:
         offsets.append(at + size / 2)
         at += size
-    blocks: list[tuple[float, int]] = []
-    for want, offset in zip(wish, offsets, strict=True):
-        total, n = want - offset, 1
-        while blocks and blocks[-1][0] / blocks[-1][1] > total / n:
-            total, n = total + blocks[-1][0], n + blocks[-1][1]
+    blocks: list[tuple[float, float, int]] = []  # weighted sum, weight, members
+    for want, offset, weight in zip(wish, offsets, pull, strict=True):
+        total, n = (want - offset) * weight, 1
+        while blocks and blocks[-1][0] / blocks[-1][1] > total / weight:
+            total, weight, n = total + blocks[-1][0], weight + blocks[-1][1], n + blocks[-1][2]
             blocks.pop()
-        blocks.append((total, n))
-    bases = [total / n for total, n in blocks for _ in range(n)]
+        blocks.append((total, weight, n))
+    bases = [total / weight for total, weight, n in blocks for _ in range(n)]
     return [base + offset for base, offset in zip(bases, offsets, strict=True)]

@@ -139,8 +139,8 @@ class GraphModel:
     def move(self, name: str, x: float, y: float) -> None:
         """Someone dragged a node to (x, y), its centre in pixels: the flow keeps it."""
         if name in self.faces:
-            self.faces[name].x, self.faces[name].y = float(x), float(y)
-            self.flow.nodes[name].position = (round(float(x), 1), round(float(y), 1))
+            place = self.flow.nodes[name].position = (round(float(x), 1), round(float(y), 1))
+            self.faces[name].x, self.faces[name].y = place
 
     def poll(self) -> None:
         """Ask the run once and take in what it says; without a run all is `draft`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 from uuid import uuid4
@@ -12,7 +13,7 @@ from jupyterflow.views._layout import HEIGHT
 from jupyterflow.views.hub import Hub
 from jupyterflow.views.hub import hub as kernel_hub
 from jupyterflow.views.readout import in_notebook
-from jupyterflow.views.svg import mermaid, svg
+from jupyterflow.views.svg import svg
 from jupyterflow.views.tree import tree
 
 _HOOK_WITHIN = 6.0  # seconds until the driver counts as missing
@@ -41,6 +42,7 @@ class LiveGraph:
         self._shown_at = 0.0
         self._display: str | None = None
         self._generation = 0
+        self._lock = threading.RLock()  # the hub's thread refreshes while cells change and close
 
     @property
     def widget(self) -> Any:
@@ -118,15 +120,25 @@ class LiveGraph:
 
     def refresh(self) -> None:
         """Draw again if nodes or edges have changed; without a driver, send the numbers as a style."""
-        model = self.hub.models.get(self.flow)
-        if model is None or self._widget is None:
-            return
-        self.model = model
+        with self._lock:
+            model = self.hub.models.get(self.flow)
+            if model is not None and self._widget is not None:
+                self.model = model
+                self._refresh()
+
+    def _refresh(self) -> None:
         if self._drawn != self._shape():
             self._draw()
             self._widget.layout.height = f"{self._height}px"
+        self._place()
         if self.hooked is not True and self._shown_at and time.monotonic() - self._shown_at > _HOOK_WITHIN:
             self._widget.cytoscape_style = tick_style(self.model, self._generation)
+
+    def _place(self) -> None:
+        """Tell the widget of nodes that stand elsewhere than it thinks: moved in another view, or by a program."""
+        for face, part in zip(self.model.faces.values(), self._parts, strict=False):
+            if (part.position.get("x"), part.position.get("y")) != (face.x, face.y):
+                part.position = {"x": face.x, "y": face.y}
 
     def _heard(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """What the driver says: that it hooked (or cannot), and where nodes were dragged to."""
@@ -142,8 +154,9 @@ class LiveGraph:
         moved = content.get("moved")
         if isinstance(moved, dict):
             for name, place in moved.items():
-                if isinstance(name, str) and isinstance(place, list) and len(place) == 2:
-                    self.model.move(name, float(place[0]), float(place[1]))
+                if isinstance(place, list) and [type(p) in (int, float) for p in place] == [True, True]:
+                    self.model.move(str(name), place[0], place[1])
+            self.hub.wake()
 
     def show(self) -> None:
         """Display it in this cell's output."""
@@ -163,10 +176,12 @@ class LiveGraph:
         self.show()
 
     def static(self) -> dict[str, str]:
-        """The picture as it is now, by mime type: SVG, Mermaid and text."""
+        """The picture as it is now, by mime type: SVG and text.
+
+        No Mermaid beside it: JupyterLab prefers that, draws it itself and saves its drawing over our SVG.
+        """
         return {
             "image/svg+xml": svg(self.model),
-            "text/vnd.mermaid": mermaid(self.model),
             "text/plain": f"{self.model.headline}\n\n{tree(self.model.flow)}",
         }
 
@@ -183,14 +198,15 @@ class LiveGraph:
     def close(self) -> None:
         """Close the widget, its elements and the driver."""
         self.hub.drop(self)
-        if self._widget is None:
-            return
-        from jupyterflow.views._widgets import dispose
+        with self._lock:
+            if self._widget is None:
+                return
+            from jupyterflow.views._widgets import dispose
 
-        parts = [*self._parts, self._driver, *self._widget.orphans, self._widget.graph, self._widget]
-        self._parts, self._driver, self._widget, self._shown_at = [], None, None, 0.0
-        for part in parts:
-            dispose(part)
+            parts = [*self._parts, self._driver, *self._widget.orphans, self._widget.graph, self._widget]
+            self._parts, self._driver, self._widget, self._shown_at = [], None, None, 0.0
+            for part in parts:
+                dispose(part)
 
 
 def _cell() -> str | None:
