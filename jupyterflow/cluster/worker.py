@@ -65,14 +65,7 @@ class Worker:
         wanted = dict(self.control.tables["deployments"])
         for name, runner in list(self._runners.items()):
             manifest = wanted.get(name)
-            gone = manifest is None or manifest["epoch"] != runner.plan.epoch or manifest["state"] == "terminated"
-            gone = (
-                gone
-                or manifest is None
-                or manifest["state"] == "failed"
-                or manifest.get("shape") != runner.manifest.get("shape")
-            )
-            if gone or self._settled(manifest or runner.manifest):
+            if manifest is None or self._over(runner, manifest):
                 del self._runners[name]
                 runner.close()
             elif runner.error is not None:
@@ -97,6 +90,12 @@ class Worker:
                     self._fail(manifest, error)
                 continue
             self._runners[name] = runner
+
+    def _over(self, runner: FlowRunner, manifest: dict[str, Any]) -> bool:
+        """Whether a runner has nothing more to do, or has to make room for one of another epoch or shape."""
+        current = runner.manifest
+        other = any(manifest[field] != current[field] for field in ("epoch", "shape"))
+        return other or manifest["state"] in ("terminated", "failed") or self._settled(manifest)
 
     def _settled(self, manifest: dict[str, Any]) -> bool:
         """Whether all tasks of a deployment have ended, or have drained for its stop."""

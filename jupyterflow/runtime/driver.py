@@ -31,9 +31,17 @@ class Split:
 class Channel(Protocol):
     """A task's connection with the world: its input, and where its effects go."""
 
-    failed: BaseException | None
-    busy: bool
-    writable: bool
+    @property
+    def failed(self) -> BaseException | None:
+        """Why the task is dead."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether effects are being performed."""
+
+    @property
+    def writable(self) -> bool:
+        """False: back-pressure, process no more input now."""
 
     def poll(self, task: Task) -> bool:
         """Feed the task the next input that is there; whether there was any."""
