@@ -130,6 +130,7 @@ class GeneratorReader:
         self._call, self._skip, self._rate, self._hand_over = call, skip, rate, hand_over
         self._context, self._name = context, context.node
         self._queue: queue.Queue[tuple[list[Any], int] | BaseException | None] = queue.Queue(4)
+        self._rest: tuple[list[Any], int] | None = None
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -142,9 +143,10 @@ class GeneratorReader:
             self._thread = threading.Thread(target=self._run, name=f"jupyterflow-source-{self._name}", daemon=True)
             self._thread.start()
         try:
-            item = self._queue.get_nowait()
+            item = self._rest or self._queue.get_nowait()
         except queue.Empty:
             return None
+        self._rest = None
         if item is None:
             self.done = True
             return None
@@ -154,6 +156,9 @@ class GeneratorReader:
                 "JF402", f"source '{self._name}' failed: {error_line(item)} - fix its cell and run it again"
             ) from item
         values, stamp = item
+        if len(values) > limit:
+            self._rest = values[limit:], stamp
+            values = values[:limit]
         self.position += len(values)
         return Batch(values, None, stamp)
 

@@ -15,7 +15,6 @@ from jupyterflow.runtime.effects import Effects
 from jupyterflow.runtime.task import Task
 
 SLICE = 0.05  # seconds of user code after which a task gives the thread back
-_READ = 2_000  # records that a source reads at a time
 _LARGE = 50_000  # records after which a task commits without waiting for the interval
 
 
@@ -77,13 +76,17 @@ class TaskRun:
             task.drain(self.stop)
         worked = False
         begin = now = time.monotonic()
+        entry = task.steps[0].context.counters
         while now - begin < SLICE and channel.writable and task.pending < _LARGE and task.status == "running":
+            before, seen = now, entry.records_in
             if not channel.poll(task):
-                if not task.pull(_READ):
+                if not task.pull(task.limit):
                     break
                 task.on_ready(wake)
             worked = True
             now = time.monotonic()
+            if entry.records_in > seen:
+                task.took(entry.records_in - seen, now - before, SLICE / 2)
         if task.status == "running":
             task.on_ready(wake)
             task.tick(now)
@@ -203,10 +206,10 @@ class Driver:
         run.channel.close()
 
 
-def feed(task: Task, item: Batch | Mark | Split, offset: int | None) -> None:
-    """Give a task one item of its input."""
+def feed(task: Task, item: Batch | Mark | Split, offset: int | None, first: int = 0) -> None:
+    """Give a task one item of its input; *first* is the row of the message at which a batch begins."""
     if isinstance(item, Batch):
-        task.process(item, offset)
+        task.process(item, offset, first)
     elif isinstance(item, Split):
         task.split(item.data, offset or 0)
     else:

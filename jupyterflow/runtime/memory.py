@@ -71,6 +71,7 @@ class MemoryChannel:
         self._input = memory.partition(topic, number)
         self._below = [memory.partition(name, p) for name, n in downstream for p in range(n)]
         self._outside = outside
+        self._row = 0  # how much of the first batch has been processed
 
     @property
     def writable(self) -> bool:
@@ -80,10 +81,16 @@ class MemoryChannel:
     def poll(self, task: Task) -> bool:
         if not self._input.items:
             return False
-        offset, item = self._input.items.popleft()
+        offset, item = self._input.items[0]
+        first, self._row = self._row, 0
         if isinstance(item, Batch):
+            whole, item = len(item), item[first : first + task.limit]
             self._input.records -= len(item)
-        feed(task, item, offset)
+            if first + len(item) < whole:
+                self._row = first + len(item)
+        if not self._row:
+            self._input.items.popleft()
+        feed(task, item, offset, first)
         return True
 
     def perform(self, effects: Effects) -> None:

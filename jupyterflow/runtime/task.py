@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from jupyterflow.codecs import Mark, Partitioner
-from jupyterflow.model import Batch, Flow, FlowError
+from jupyterflow.model import Batch, Flow, FlowError, Node
 from jupyterflow.nodes import prints
 from jupyterflow.nodes.base import NodeContext, Operator, SplitReader, error_line
 from jupyterflow.nodes.catalogue import find
@@ -22,6 +22,15 @@ from jupyterflow.runtime.effects import DeadLetter, Effects
 
 Status = Literal["running", "drained", "ended"]
 _DONE = "done"
+MOST = 2_000  # records that a task is given at a time at most
+
+
+def _least(node: Node) -> int:
+    """As few records as a node can be given at a time and still do its best."""
+    if node.options.get("batch"):
+        return MOST
+    calls = node.options.get("concurrency") or 1 if node.role != "source" else 1
+    return min(MOST, 4 * calls) if calls > 1 else 1
 
 
 class _Step:
@@ -42,7 +51,8 @@ class Task:
     """A stage on one partition.
 
     `version` is the deployment's; `durable` says whether state changes are to be kept (in process nobody
-    would read them). `until` is the offset at which a bounded Kafka source ends.
+    would read them). `until` is the offset at which a bounded Kafka source ends. `limit` is how many records
+    it should be given at a time, so that slow functions give the thread back (see `took`).
     """
 
     def __init__(
@@ -73,6 +83,8 @@ class Task:
         self._origin: Callable[[int], dict[str, Any]] = lambda row: {}
         self.steps = self._steps(worker, clock)
         self._timed = [i for i, step in enumerate(self.steps) if step.operator is not None and step.operator.timed]
+        self._least = max(map(_least, (flow.nodes[name] for name in stage.nodes)))
+        self.limit = self._least
         source = flow.nodes[stage.id]
         self._source = source if source.role == "source" else None
         self._kafka = KafkaSource(source, self.steps[0].context) if stage.input == "kafka" else None
@@ -144,10 +156,10 @@ class Task:
 
     # -- input ------------------------------------------------------------------------------------------
 
-    def process(self, batch: Batch, offset: int | None = None) -> None:
-        """Records of an internal topic, of the message at *offset*."""
+    def process(self, batch: Batch, offset: int | None = None, first: int = 0) -> None:
+        """Records of an internal topic, of the message at *offset*, where they begin at row *first*."""
         topic = self.stage.topic
-        self._origin = lambda row: {"topic": topic, "partition": self.index, "offset": offset, "row": row}
+        self._origin = lambda row: {"topic": topic, "partition": self.index, "offset": offset, "row": first + row}
         self.received += len(batch)
         self._run(batch)
         if offset is not None:
@@ -295,6 +307,11 @@ class Task:
         for topic, n in dict.fromkeys((output.topic, output.partitions) for output in self.stage.outputs):
             for partition in range(n):
                 self._out(topic, partition, mark)
+
+    def took(self, records: int, seconds: float, slice: float) -> None:
+        """It was given so many records at once and took so long: adapt `limit` to *slice* seconds."""
+        fit = int(records * slice / max(seconds, 1e-6))
+        self.limit = max(self._least, min(fit, 4 * self.limit, MOST))
 
     def tick(self, now: float) -> None:
         """Time passed: let the timed nodes emit."""
