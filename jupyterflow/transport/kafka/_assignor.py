@@ -14,6 +14,8 @@ from typing import Any
 
 _log = logging.getLogger("jupyterflow.kafka")
 
+_MOST_LOOKS = 200_000  # about 0.1 s
+
 Unit = tuple[str, int]  # (co-partition group or topic, partition): what moves as one
 
 
@@ -186,45 +188,44 @@ def _level(
     """Move units from more to less loaded members until no move evens the total.
 
     Moves that leave a class as even as it was come first; the others serve members that may run less than all.
+    It runs on the event loop of the leader, between heartbeats, hence the bound: less even is still right.
     """
-    for _ in range(sum(len(owners) for owners in units.values()) + 1):
-        pairs = [
-            (heavy, light)
-            for heavy in sorted(load, key=lambda m: (-load[m], m))
-            for light in sorted(load, key=lambda m: (load[m], m))
-            if load[heavy] - load[light] >= 2
-        ]
-        moves = (
-            (unit, heavy, light)
-            for even in (True, False)
-            for heavy, light in pairs
-            if (unit := _movable(units, members, classes, heavy, light, load[heavy] - load[light], even))
-        )
-        move = next(moves, None)
-        if move is None:
-            return
-        unit, heavy, light = move
-        weight = len(classes.get(unit[0], [""]))
-        units[unit[0]][unit] = light
-        load[heavy] -= weight
-        load[light] += weight
-
-
-def _movable(
-    units: Mapping[str, Mapping[Unit, str]],
-    members: Mapping[str, Member],
-    classes: Mapping[str, list[str]],
-    heavy: str,
-    light: str,
-    gap: int,
-    even: bool,
-) -> Unit | None:
-    """A unit of *heavy* that *light* may run and whose weight is less than the gap between them."""
+    topics = {name: classes.get(name, [name[1:]]) for name in units}
+    able = {
+        member: [name for name in units if all(topic in members[member].topics for topic in topics[name])]
+        for member in members
+    }
+    held: dict[str, dict[str, list[Unit]]] = {name: {} for name in units}
     for name, owners in units.items():
-        topics = classes.get(name, [name[1:]])
-        if len(topics) >= gap or not all(topic in members[light].topics for topic in topics):
-            continue
-        theirs = [unit for unit, member in owners.items() if member == heavy]
-        if theirs and (not even or len(theirs) > sum(member == light for member in owners.values())):
-            return max(theirs)
-    return None
+        for unit, member in sorted(owners.items()):
+            held[name].setdefault(member, []).append(unit)
+    looks = 0
+    for even in (True, False):
+        givers = set(load)
+        while givers and looks < _MOST_LOOKS:
+            heavy = min(givers, key=lambda m: (-load[m], m))
+            move: tuple[str, str] | None = None  # the class and who takes one of its units
+            for light in sorted(load, key=lambda m: (load[m], m)):
+                gap = load[heavy] - load[light]
+                if gap < 2 or move is not None:
+                    break
+                looks += 1 + len(able[light])
+                for name in able[light]:
+                    if _gives(held[name], heavy, light, gap, len(topics[name]), even):
+                        move = (name, light)
+                        break
+            if move is None:
+                givers.discard(heavy)
+                continue
+            name, light = move
+            unit = held[name][heavy].pop()
+            held[name].setdefault(light, []).append(unit)
+            units[name][unit] = light
+            load[heavy] -= len(topics[name])
+            load[light] += len(topics[name])
+
+
+def _gives(held: Mapping[str, Sequence[Unit]], heavy: str, light: str, gap: int, weight: int, even: bool) -> bool:
+    """Whether a unit of this class may go from *heavy* to *light*, whose loads differ by *gap*."""
+    theirs = len(held.get(heavy, ()))
+    return weight < gap and theirs > 0 and (not even or theirs > len(held.get(light, ())))

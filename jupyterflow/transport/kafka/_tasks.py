@@ -246,14 +246,14 @@ class TaskSet:
         self._consumer().seek(source, position)
         port._gate = True
         self.resume(port)
-        self._wake()
+        self.wake()
 
     def resume(self, port: KafkaPort) -> None:
         """Let a port's partition be fetched again, if there is room."""
         if not port._gate or not port._paused or port._above(1):
             return
         if port._until is not None and port._next >= port._until:
-            self._wake()
+            self.wake()
             return
         from aiokafka import TopicPartition
 
@@ -302,7 +302,7 @@ class TaskSet:
                 transaction.on_done()
             except Exception as error:
                 self._report(error, "in on_done")
-        self._wake()
+        self.wake()
 
     # Ends
 
@@ -339,7 +339,7 @@ class TaskSet:
             self._callbacks.on_close(task.port, reason)
         except Exception as problem:
             self._report(problem, "in on_close")
-        self._wake()
+        self.wake()
 
     def _discard(self, source: Source, writer: Writer | None) -> None:
         """End a producer in the background; the next opening of the task waits for it."""
@@ -367,7 +367,8 @@ class TaskSet:
         first, longest = _BACK_OFF
         return max(1.5 * self._heartbeat, min(first * 2.0 ** min(count - 1, 10), longest))
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Tell the compute thread that there may be something to do."""
         try:
             self._callbacks.on_ready()
         except Exception as error:
