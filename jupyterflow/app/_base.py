@@ -84,7 +84,9 @@ class ClusterCommand(Command):
 class WaitCommand(ClusterCommand):
     """A command that may wait for a flow."""
 
-    timeout = Float(0.0, help="Seconds to wait at most; 0: no limit. Exit code 124 when they are over.").tag(config=True)
+    timeout = Float(0.0, help="Seconds to wait at most; 0: no limit. Exit code 124 when they are over.").tag(
+        config=True
+    )
     aliases: ClassVar[Any] = {**ClusterCommand.aliases, "timeout": "WaitCommand.timeout"}
 
     @property

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jupyterflow.magics._cell import outside_names
 from jupyterflow.magics._declare import declare
 from jupyterflow.magics._line import cell_kinds, parse_line, split
+from jupyterflow.magics._scope import own_scope
 from jupyterflow.magics._session import Session
 from jupyterflow.model import FlowError
 
@@ -103,12 +105,17 @@ def _parse(file: str, number: int, text: str) -> _Cell | None:
     except SyntaxError:
         return None  # such a cell does nothing in the notebook either
     linecache.cache[filename] = (len(python), None, python.splitlines(keepends=True), filename)
+    plain = []
     for statement in cell.body:
         if call := _flow_call(statement):
             cell.declares |= _reads_of(call)
         else:
+            plain.append(statement)
             cell.binds |= _binds(statement)
-            cell.reads |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
+    with suppress(SyntaxError):  # executing it says so
+        cell.reads = outside_names(plain)
+    # What it reads and binds anew (`x = x + 1`) comes from outside too.
+    cell.reads |= {n.id for n in own_scope(plain) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     return cell
 
 
@@ -124,9 +131,11 @@ def _flow_call(statement: ast.stmt) -> list[str] | None:
 
 def _reads_of(texts: list[str]) -> set[str]:
     """Names that the line (`--initial start`) or the body of a magic may read."""
-    names = set(texts[0].split()) if texts else set()
+    names: set[str] = set()
+    with suppress(FlowError):
+        names |= set(parse_line(texts[0]).options.get("initial", []))
     with suppress(SyntaxError):  # declaring it says so
-        names |= {n.id for text in texts[1:] for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+        names |= outside_names(ast.parse(texts[1]).body) if len(texts) > 1 else set()
     return names
 
 

@@ -75,6 +75,13 @@ def compile_cell(kind: str, name: str, body: str, namespace: dict[str, Any], *, 
     return Cell(fn, body, filename, defined)
 
 
+def outside_names(body: list[ast.stmt]) -> set[str]:
+    """Names that statements look up outside, if they are a function's body. Raises SyntaxError."""
+    # `import *` alone is refused in a function.
+    inside = [s for s in body if not (isinstance(s, ast.ImportFrom) and s.names[0].name == "*")]
+    return global_loads(_function_code(inside, "body", (), True, "<cell>")) if inside else set()
+
+
 def _build(
     tree: ast.Module, line: int, kind: str, name: str, filename: str, namespace: dict[str, Any]
 ) -> tuple[FunctionType | CodeType, bool]:
