@@ -37,6 +37,7 @@ def up(
         if workers > there:
             say(f"starting {workers - there} workers")
             cluster.scale(workers, labels=labels, timeout=timeout)
+        say(f"Kafka at {local.bootstrap} keeps {local.disk_use() / 1e6:,.0f} MB in {local.home}")
         goes_on = [row["name"] for row in cluster.deployments if row["state"] not in ("finished", "stopped", "failed")]
         if goes_on:
             say(f"goes on: {', '.join(goes_on)}")
@@ -81,6 +82,14 @@ class Cluster:
     def workers(self) -> list[dict[str, Any]]:
         """One dict a worker: name, host, pid (the kernel's), labels, tasks, version, cpu, memory, last sign of life."""
         return workers_of(self._control)
+
+    @property
+    def disk_use(self) -> int | None:
+        """Bytes that the local Kafka holds on disk; None where it is another's."""
+        from jupyterflow import broker
+
+        local = broker.find()
+        return local.disk_use() if local is not None and local.bootstrap == self.bootstrap else None
 
     @property
     def deployments(self) -> list[dict[str, Any]]:
