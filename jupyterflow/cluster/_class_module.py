@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import re
 import sys
 import types
@@ -145,12 +144,8 @@ def _import_line(name: str, what: str, module: str) -> str:
 
 def _origin(value: Any) -> tuple[str, str] | None:
     """The module and name by which *value* is imported, if that is how it came."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or module == "__main__" or not name.isidentifier():
+    if not isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) or "." in value.__qualname__:
         return None
-    if not isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+    if value.__module__ == "__main__" or not capture.imported(value):
         return None
-    try:
-        return (module, name) if getattr(importlib.import_module(module), name) is value else None
-    except (ImportError, AttributeError):
-        return None
+    return value.__module__, value.__qualname__

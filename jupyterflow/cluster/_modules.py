@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.machinery
 import importlib.util
 import site
@@ -70,6 +71,23 @@ def local(modules: Iterable[str], folder: Path | None, includes: Mapping[str, by
         found[name] = str(path.parent if path.name == "__init__.py" else path)
         queue += _imports(path)
     return dict(sorted(found.items()))
+
+
+_texts: dict[str, bytes] = {}
+
+
+def forget_edited(modules: Mapping[str, str]) -> None:
+    """Let the user's own modules be imported anew where their files have changed since they were last asked for."""
+    for name, path in modules.items():
+        files = sorted(Path(path).rglob("*.py")) if Path(path).is_dir() else [Path(path)]
+        digest = hashlib.sha256()
+        for file in files:
+            if file.is_file():  # on another machine it is not
+                digest.update(file.read_bytes())
+        if _texts.get(path) not in (None, digest.digest()):
+            for loaded in [module for module in sys.modules if module.split(".")[0] == name]:
+                del sys.modules[loaded]
+        _texts[path] = digest.digest()
 
 
 def _installed() -> list[Path]:

@@ -63,10 +63,14 @@ class _Globals:
 
 def interactive_class(cls: type) -> bool:
     """Whether *cls* was defined in the notebook itself, at its top level."""
-    module = cls.__module__
-    if "<locals>" in cls.__qualname__ or module == "builtins":
-        return False
-    return module == "__main__" or (module not in sys.modules and not module.startswith(_classes.PREFIX))
+    return "<locals>" not in cls.__qualname__ and _at_home(cls.__module__)
+
+
+def _at_home(module: Any) -> bool:
+    """Whether a module's name is the notebook's: `__main__`, or that of a script which is executed, not imported."""
+    return isinstance(module, str) and (
+        module == "__main__" or (module not in sys.modules and not module.startswith(_classes.PREFIX))
+    )
 
 
 def interactive(function: types.FunctionType) -> bool:
@@ -76,14 +80,11 @@ def interactive(function: types.FunctionType) -> bool:
     return name == "__main__" or module is None or module.__dict__ is not function.__globals__
 
 
-def _imported(obj: Any, name: str | None) -> bool:
-    """Whether *obj* is what its module has under its own name."""
-    try:
-        found: Any = importlib.import_module(obj.__module__)
-        for part in (name or obj.__qualname__).split("."):
-            found = getattr(found, part)
-    except (AttributeError, ImportError, TypeError, ValueError):
-        return False
+def imported(obj: Any) -> bool:
+    """Whether *obj* is what its module has under its own name; nothing is imported to find out."""
+    found: Any = sys.modules.get(obj.__module__) if isinstance(obj.__module__, str) else None
+    for part in obj.__qualname__.split("."):
+        found = getattr(found, part, None)
     return found is obj
 
 
@@ -99,6 +100,16 @@ def dump(obj: Any, *, module: str = "", inside: Mapping[str, Any] | None = None,
     shared: dict[int, _Globals] = {}
 
     class Pickler(dill.Pickler):  # type: ignore[misc]  # dill is untyped
+        def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+            local = isinstance(obj, type) and "<locals>" in obj.__qualname__ and _at_home(obj.__module__)
+            if not local or obj.__module__ == "__main__":
+                return super().save(obj, save_persistent_id)  # type: ignore[no-any-return]
+            home, obj.__module__ = obj.__module__, "__main__"  # else dill looks for it by executing the script again
+            try:
+                return super().save(obj, save_persistent_id)  # type: ignore[no-any-return]
+            finally:
+                obj.__module__ = home
+
         def persistent_id(self, obj: Any) -> tuple[str, str, str] | None:
             if isinstance(obj, type) and interactive_class(obj):
                 known = found.classes.setdefault(obj.__qualname__, obj)
@@ -124,7 +135,7 @@ def dump(obj: Any, *, module: str = "", inside: Mapping[str, Any] | None = None,
                     raise TypeError("the notebook's own module cannot travel; name what is used of it")
                 found.modules.add(obj.__name__)
                 return importlib.import_module, (obj.__name__,)
-            if kind in (TypeVar, NewType) and obj.__module__ == "__main__":  # pickle would look for it by name
+            if kind in (TypeVar, NewType) and _at_home(obj.__module__):  # pickle would look for it by name
                 return kind, (obj.__name__, *([obj.__supertype__] if kind is NewType else obj.__constraints__))
             if kind is _Globals:
                 return _classes.fresh_globals, ("__main__",)
@@ -135,7 +146,7 @@ def dump(obj: Any, *, module: str = "", inside: Mapping[str, Any] | None = None,
     def reduce_function(function: types.FunctionType) -> Any:
         if not interactive(function):
             found.modules.add(function.__globals__["__name__"])
-            if function.__module__ is not None and _imported(function, None):
+            if imported(function):
                 return NotImplemented
             space: Any = None
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import linecache
 import platform
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from jupyterflow.cluster import _classes, _modules, _names, _sources, capture
 from jupyterflow.model import FlowError
 
 LIMIT = 10_000_000
+_loading = threading.RLock()  # a class module is found by other threads while it is still being executed
 
 
 @dataclass(slots=True)
@@ -166,14 +168,16 @@ def load(package: Package, nodes: Iterable[str] | None = None) -> dict[str, Call
         if key not in package.payloads or digest(package.payloads[key]) != key:
             state = "is damaged" if key in package.payloads else "is missing"
             raise FlowError("JF617", f"node '{node}': payload {key[:12]} {state} - deploy the flow again")
-    _classes.include(package.includes)
-    if package.classes:
-        _guard("the flow's classes", lambda: _classes.install(package.class_module, package.classes))
     functions: dict[str, Callable[..., Any]] = {}
-    for node in wanted:
-        data = package.payloads[package.nodes[node]]
-        functions[node] = _guard(f"node '{node}'", lambda data=data: _classes.unpickle(data))  # type: ignore[misc]
-        _show_source(functions[node], package.sources.get(node, ""))
+    with _loading:
+        _modules.forget_edited(package.local_modules)
+        _classes.include(package.includes)
+        if package.classes:
+            _guard("the flow's classes", lambda: _classes.install(package.class_module, package.classes))
+        for node in wanted:
+            data = package.payloads[package.nodes[node]]
+            functions[node] = _guard(f"node '{node}'", lambda data=data: _classes.unpickle(data))  # type: ignore[misc]
+            _show_source(functions[node], package.sources.get(node, ""))
     return functions
 
 

@@ -45,7 +45,7 @@ class Supervisor:
 
     def __init__(self, home: Path, name: str) -> None:
         self.name = name
-        self.folder = home / "slots"
+        self.folder = home.resolve() / "slots"
         self.config_file = self.folder / f"{name}.config.json"
         self.config: dict[str, Any] = json.loads(self.config_file.read_text())
         self.state: dict[str, Any] = {
@@ -144,7 +144,10 @@ class Supervisor:
         manager = self._manager
         if manager is None or not manager.has_kernel:
             return
+        ready = self.folder / f"{self.name}.ready"
         with contextlib.suppress(Exception):
+            if int(ready.read_text()) != self.state["kernel_pid"]:
+                raise RuntimeError("the worker has not started: there is nothing to finish")
             os.kill(self.state["kernel_pid"], signal.SIGINT)  # a cell that runs in an attached console
             await manager.request_shutdown()
             await asyncio.wait_for(manager.provisioner.wait(), float(self.config.get("grace", 10.0)))

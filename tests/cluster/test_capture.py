@@ -122,6 +122,20 @@ def test_it_does_elsewhere_what_it_does_in_the_notebook(case: str, tmp_path: Pat
     assert elsewhere(notebook(cell), call, tmp_path) == expected
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_script_that_is_executed_under_its_own_name_is_not_imported(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, call, expected = CASES[case]
+    script = tmp_path / "jf_script.py"
+    script.write_text(cell)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    space: dict[str, Any] = {"__name__": "jf_script", "__file__": str(script)}
+    exec(compile(cell, str(script), "exec", dont_inherit=True), space)
+    assert elsewhere(space, call, tmp_path) == expected
+    assert "jf_script" not in sys.modules
+
+
 def test_the_newest_definition_of_a_class_is_taken_whatever_the_order_of_the_cells(tmp_path: Path) -> None:
     one = "class P:\n    v = 1\n"
     two = "class P:\n    v = 2\n"

@@ -264,6 +264,20 @@ def test_a_module_beside_the_notebook_is_reported_and_can_be_included(tmp_path: 
         sys.modules.pop(name, None)
 
 
+def test_an_edited_module_beside_the_notebook_is_read_again_by_the_next_deployment(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "jf_edited.py").write_text("def clean(v):\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    space = notebook("from jf_edited import clean\ndef n(v):\n    return clean(v)\n")
+    package = payload.pack({"n": space["n"]}, modules_dir=tmp_path)
+    old = payload.load(package)["n"]
+    (tmp_path / "jf_edited.py").write_text("def clean(v):\n    return 2\n")
+    assert (old(0), payload.load(package)["n"](0), old(0)) == (1, 2, 1)
+    sys.modules.pop("jf_edited", None)
+
+
 def test_an_include_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "helpers.py").touch()
     found = error(len, modules_dir=tmp_path, include=["helper.py"])
