@@ -79,7 +79,8 @@ def outside_names(body: list[ast.stmt]) -> set[str]:
     """Names that statements look up outside, if they are a function's body. Raises SyntaxError."""
     # `import *` alone is refused in a function.
     inside = [s for s in body if not (isinstance(s, ast.ImportFrom) and s.names[0].name == "*")]
-    return global_loads(_function_code(inside, "body", (), True, "<cell>")) if inside else set()
+    awaits = any(_awaits(node) for node in own_scope(inside))
+    return global_loads(_function_code(inside, "body", (), awaits, "<cell>")) if inside else set()
 
 
 def _build(
