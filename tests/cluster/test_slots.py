@@ -113,6 +113,33 @@ def test_slots_outlive_the_process_that_started_them_even_killed_with_9(home: Pa
     assert gone(ready.pid, ready.kernel_pid)
 
 
+def test_slots_outlive_a_notebook_whose_kernel_is_shut_down(home: Path) -> None:
+    import tempfile
+
+    from jupyter_client.manager import KernelManager
+
+    with tempfile.TemporaryDirectory(prefix="jf") as folder:
+        manager = KernelManager(transport="ipc", connection_file=f"{folder}/kernel.json")
+        manager.start_kernel()
+        client = manager.client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=30)
+            reply = client.execute_interactive(
+                f"import pathlib; from jupyterflow.cluster import slots; slots.start(1, home=pathlib.Path({str(home)!r}),"
+                f"bootstrap='b', entry='slot_worker:start', settings={{'file': {str(home / 'file')!r}}})",
+                timeout=30,
+            )
+            assert reply["content"]["status"] == "ok"
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel()
+    (slot,) = slots.wait_ready(home, [slot.name for slot in slots.list(home)])
+    assert (slot.restarts, slot.state) == (0, "running")
+    assert psutil.Process(slot.kernel_pid).environ()["JPY_PARENT_PID"] == str(slot.pid)
+    slots.stop(home=home)
+
+
 def test_no_kernel_is_left_when_its_supervisor_is_killed_with_9(home: Path) -> None:
     (slot,) = start(home)
     os.kill(slot.pid, signal.SIGKILL)
