@@ -34,11 +34,13 @@ class Run(BaseRun):
 
     def __init__(self, flow: Flow, *, tasks: int = 1, max_queue: int = FULL, bootstrap: Any = None) -> None:
         self.flow, self.name, self.version = flow, flow.name, 1
-        self._outside = _outside(flow, bootstrap)
-        self.plan = plan(flow, tasks=tasks, partitions=self._outside.partitions if self._outside else None)
         if max_queue < 1:
-            raise FlowError("JF408", f"flow '{flow.name}': max_queue is {max_queue} - it must be at least 1")
+            raise FlowError("JF306", f"flow '{flow.name}': max_queue is {max_queue} - it must be at least 1")
         self.max_queue = max_queue
+        self.plan = plan(flow, tasks=tasks)  # before there is any connection: what is wrong with it is said first
+        self._outside = _outside(flow, bootstrap)
+        if self._outside:
+            self.plan = plan(flow, tasks=tasks, partitions=self._outside.partitions)
         self._memory = Memory(max_queue)
         self._news = threading.Condition()
         self._error: FlowError | None = None

@@ -77,6 +77,8 @@ class Flow:
             if name not in self.nodes:
                 hint = did_you_mean(name, self.nodes) or " - declare it first"
                 raise FlowError("JF104", f"{where}: unknown upstream '{name}'{hint}")
+            if self.nodes[name].role == "sink":
+                raise FlowError("JF105", f"{where}: '{name}' is a sink and has no output - read from what feeds it")
         if len(set(names)) != len(names):
             raise FlowError("JF106", f"{where}: an upstream is named twice - name each once")
         if node.role == "source" and names:
