@@ -164,7 +164,8 @@ class GraphModel:
             wire = self.wires.get((row["upstream"], row["downstream"]))
             if wire is None:
                 continue
-            wire.rate, wire.queued = float(row.get("rate") or 0), int(row.get("queued") or 0)
+            wire.rate = 0.0 if state in RESTING else float(row.get("rate") or 0)
+            wire.queued = int(row.get("queued") or 0)
             room = row.get("max_queue") or 0
             wire.fill = min(wire.queued / room, 1.0) if room else 0.0
             waiting[wire.downstream] = waiting.get(wire.downstream, 0) + wire.queued

@@ -40,7 +40,7 @@ class LiveGraph:
         self._parts: list[Any] = []
         self._drawn: tuple[Any, ...] = ()
         self._shown_at = 0.0
-        self._display: str | None = None
+        self._displays: list[str] = []
         self._generation = 0
         self._lock = threading.RLock()  # the hub's thread refreshes while cells change and close
 
@@ -165,10 +165,10 @@ class LiveGraph:
         if not in_notebook():
             print(tree(self.model.flow))
             return
-        self._display = f"jupyterflow-{uuid4().hex}"
+        self._displays.append(f"jupyterflow-{uuid4().hex}")
         widget = self.widget
         self.hub.open(self)
-        display(widget, display_id=self._display)
+        display(widget, display_id=self._displays[-1])
         self._shown_at = time.monotonic()
         self.hub.wake()
 
@@ -190,9 +190,10 @@ class LiveGraph:
         from IPython.display import publish_display_data
 
         self.hub.look(self.flow)
-        if self._display is not None:
-            publish_display_data(self.static(), transient={"display_id": self._display}, update=True)
-        self._display = None
+        picture = self.static()
+        for shown in self._displays:
+            publish_display_data(picture, transient={"display_id": shown}, update=True)
+        self._displays = []
         self.close()
 
     def close(self) -> None:

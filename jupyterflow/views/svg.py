@@ -10,6 +10,7 @@ from jupyterflow.views._palette import FILLS, OTHER, STATES
 from jupyterflow.views.graph import Face, GraphModel, Wire
 
 _MARGIN, _HEAD = 20, 32
+_LIFE_SIZE = 820
 _FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 
 
@@ -49,7 +50,8 @@ def _styles() -> str:
 def svg(model: GraphModel) -> str:
     """The graph as a static SVG document: cards with state, numbers, latency and errors; edges with their rates.
 
-    All text is escaped; colours follow `prefers-color-scheme`. Its size fits the graph, in pixels.
+    All text is escaped; colours follow `prefers-color-scheme`. Life-size up to 820 pixels, wider ones shrink to the
+    page: notebooks show an SVG as an image, which only does so when it names no size of its own.
     """
     faces = list(model.faces.values())
     left = min((f.x for f in faces), default=0.0) - WIDTH / 2 - _MARGIN
@@ -57,9 +59,9 @@ def svg(model: GraphModel) -> str:
     right = max((f.x for f in faces), default=0.0) + WIDTH / 2 + _MARGIN
     bottom = max((f.y for f in faces), default=0.0) + HEIGHT / 2 + _MARGIN
     width, height = right - left, bottom - top
+    size = f'width="{width:g}" height="{height:g}" ' if width <= _LIFE_SIZE else ""
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left:g} {top:g} {width:g} {height:g}" '
-        f'width="{width:g}" height="{height:g}" style="max-width:100%;height:auto" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left:g} {top:g} {width:g} {height:g}" {size}role="img" '
         f'aria-label="{_text(model.headline)}">',
         f"<style>{_styles()}</style>",
         f'<rect class="paper" x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" rx="10"/>',

@@ -52,6 +52,7 @@ def test_the_graph_stands_left_to_right_and_its_numbers_move(page: Any, tmp_path
     page.screenshot(tmp_path / "light.png")
     page.theme("JupyterLab Dark")
     page.screenshot(tmp_path / "dark.png")
+    page.theme("JupyterLab Light")
     assert page.errors == []
 
 

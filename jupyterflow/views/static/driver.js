@@ -33,7 +33,8 @@ function stylesheet() {
     { selector: "edge[weights]", style: {
       width: 1.8, "arrow-scale": 0.9, "target-arrow-shape": "triangle",
       label: "data(label)", "font-size": 12, "font-family": t.font, color: t.soft, "text-wrap": "wrap",
-      "line-height": 1.6, "text-outline-color": t.paper, "text-outline-width": 2.5, "overlay-opacity": 0 } },
+      "line-height": 1.6, "text-outline-color": t.paper, "text-outline-width": 2.5, "overlay-opacity": 0,
+      "min-zoomed-font-size": 5 } }, // smaller ones cannot be read and cost a large graph the most
     { selector: "edge[alone = 1]", style: { "text-margin-y": -10 } }, // the rate above the line, what is queued below
     { selector: "edge:selected", style: { width: 3 } },
   ];
