@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from traitlets import Bool, Float, Int, List, Unicode
 
 from jupyterflow.app._base import USAGE, ClusterCommand, Command, WaitCommand, dumps, show_rows
+from jupyterflow.app._ending import undone_if_interrupted
 from jupyterflow.model import FlowError, FlowTimeout, did_you_mean
-
-
-@contextmanager
-def _undone_if_interrupted() -> Iterator[None]:
-    """End the slots and the broker that were started in here, if Ctrl-C comes before they are all there."""
-    from jupyterflow import broker
-    from jupyterflow.cluster import slots
-
-    home = broker.home()
-    was_up, before = broker.find(), {slot.name for slot in slots.list(home)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        if new := [slot.name for slot in slots.list(home) if slot.name not in before]:
-            slots.stop(new, home=home)
-        if was_up is None and (started := broker.find()):
-            started.stop()
-        raise
 
 
 class UpApp(Command):
@@ -44,7 +25,7 @@ class UpApp(Command):
         from jupyterflow import broker
         from jupyterflow.magics._rows import Steps
 
-        with Steps(sys.stderr, live=sys.stderr.isatty()) as steps, _undone_if_interrupted():
+        with Steps(sys.stderr, live=sys.stderr.isatty()) as steps, undone_if_interrupted():
             cluster = jf.up(self.workers, progress=steps)
         with cluster:
             local = broker.find()
@@ -116,7 +97,7 @@ class ScaleApp(ClusterCommand):
         if not arguments[0].isdigit():
             raise FlowError(USAGE, f"usage: {self.usage()} - N is a number, not '{arguments[0]}'")
         with self.cluster() as cluster:
-            with _undone_if_interrupted():
+            with undone_if_interrupted():
                 cluster.scale(int(arguments[0]))
             self.say(f"{len(cluster.workers)} workers", cluster.workers if self.json else None)
 

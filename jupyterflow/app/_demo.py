@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jupyterflow.app._ending import end_slots
 from jupyterflow.app._watch import watch
 from jupyterflow.magics._rows import Steps
 
@@ -92,7 +93,7 @@ def _own_home() -> Iterator[Path]:
     from jupyterflow.cluster.client import down
 
     # Short: the paths of IPC sockets in it are limited to 107 bytes.
-    home = Path(tempfile.mkdtemp(prefix="jfdemo", dir="/tmp" if os.path.isdir("/tmp") else None))
+    home = Path(tempfile.mkdtemp(prefix="jfdemo", dir="/tmp" if os.path.isdir("/tmp") else None)).resolve()
     before = {name: os.environ.get(name) for name in ("JUPYTERFLOW_DIR", "JUPYTERFLOW_KEY_FILE")}
     os.environ["JUPYTERFLOW_DIR"] = str(home)
     os.environ.pop("JUPYTERFLOW_KEY_FILE", None)
@@ -103,6 +104,7 @@ def _own_home() -> Iterator[Path]:
         # A second Ctrl-C must not leave half of it behind.
         interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
+            end_slots(home)
             down(purge=True)
         finally:
             shutil.rmtree(home, ignore_errors=True)
