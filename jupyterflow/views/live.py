@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
-from uuid import uuid4
 
 from jupyterflow.model import Flow
 from jupyterflow.views._cytoscape import edge_data, node_data, plain_style, tick_style
@@ -165,7 +165,7 @@ class LiveGraph:
         if not in_notebook():
             print(tree(self.model.flow))
             return
-        self._displays.append(f"jupyterflow-{uuid4().hex}")
+        self._displays.append(f"jupyterflow-{os.urandom(16).hex()}")
         widget = self.widget
         self.hub.open(self)
         display(widget, display_id=self._displays[-1])
