@@ -279,10 +279,13 @@ def _bury(slot: Slot, folder: Path) -> None:
     """Remove what a supervisor that was killed could not."""
     if slot.kernel_pid is not None and _alive(slot.kernel_pid, slot.kernel_created):
         _signal(slot.kernel_pid, signal.SIGKILL)
-    if slot.connection_file:
-        sockets = Path(slot.connection_file).parent
-        if sockets.name.startswith("jf-"):
+    sockets = Path(slot.connection_file).parent if slot.connection_file else None
+    if sockets is not None and sockets.name.startswith("jf-"):
+        for _ in range(50):  # a kernel that is just ending may still write there
             shutil.rmtree(sockets, ignore_errors=True)
+            if not sockets.exists() and not _alive(slot.kernel_pid, slot.kernel_created):
+                break
+            time.sleep(0.01)
     _forget(folder, [slot.name])
 
 
