@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from _transport_kafka import Kafka, until
 
+from jupyterflow.transport.kafka import Engine, InputTopic
+
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4
 
@@ -114,6 +116,26 @@ def test_tasks_move_to_a_worker_that_joins_and_back_when_it_leaves(stream: Strea
     opened = [line for line in one.lines if line.startswith("open")]
     assert len(opened) == PARTITIONS + PARTITIONS // 2  # the tasks that it kept were not opened again
     assert stream.kafka.read(stream.output) == stream.expected()
+
+
+def test_a_slot_that_comes_back_with_other_inputs_has_their_tasks(kafka: Kafka) -> None:
+    a, b = kafka.topic("a", 2), kafka.topic("b", 2)
+    for topics in ([a, b], [b]):
+        opened: list[str] = []
+        engine = Engine(
+            kafka.io,
+            kafka.config,
+            group=kafka.group,
+            instance_id="slot-1",
+            inputs=[InputTopic(topic) for topic in topics],
+            on_open=lambda port, state, opened=opened: opened.append(port.topic),
+            session_timeout=6.0,
+        )
+        engine.start()
+        try:
+            until(lambda opened=opened, topics=topics: sorted(opened) == sorted(topics * 2), "its tasks are open")
+        finally:
+            engine.stop(leave=topics == [b])
 
 
 def test_at_least_once_loses_nothing_when_a_worker_is_killed(stream: Stream) -> None:

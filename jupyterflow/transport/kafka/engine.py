@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jupyterflow.model import FlowError
@@ -33,7 +34,8 @@ def _nothing(*_: object) -> None:
 class Engine:
     """Runs the tasks of one flow that this worker is given.
 
-    `group`: the flow's consumer group. `instance_id`: the worker's slot (a static member; None: dynamic).
+    `group`: the flow's consumer group. `instance_id`: the worker's slot (a static member for as long as its
+    inputs are the same; None: dynamic).
     `inputs`: the input topics of the stages that this worker may run; they and their changelogs exist.
     `session_timeout`: seconds after which a silent worker loses its tasks (the broker's floor is 6).
     `compression` of what is written: None, `zstd` (best for frames), `snappy`, `lz4` or `gzip`.
@@ -103,8 +105,8 @@ class Engine:
     def stop(self, timeout: float = 10.0, *, leave: bool = True) -> None:
         """End or abort what is in flight, stop the producers, then the consumer.
 
-        `leave`: the tasks move at once; False for a slot that is about to be restarted, which then goes on
-        without a rebalance.
+        `leave`: the tasks move at once; False for a slot that is about to be restarted with the same inputs,
+        which then goes on without a rebalance (with others it would wait for its own session to end).
         """
         self._io.call(self._stop(timeout, leave), timeout * 3 + 10)
 
@@ -188,7 +190,7 @@ class Engine:
         consumer = new_consumer(
             self._config,
             self.group,
-            self.instance_id,
+            _static_name(self.instance_id, self._inputs),
             self._assignor,
             session_timeout=self._session_timeout,
             heartbeat=self._heartbeat,
@@ -337,3 +339,15 @@ class Engine:
         if self._loops:
             await asyncio.wait(self._loops, timeout=2)
         await self._disconnect(leave)
+
+
+def _static_name(instance_id: str | None, topics: Iterable[str]) -> str | None:
+    """The group instance id of a slot that reads these topics.
+
+    A static member that comes back is given its former assignment, whatever it subscribes to now: other
+    topics would wait for the next rebalance, and a topic it no longer reads ends its coordination. So a slot
+    is the same member only for as long as it reads the same.
+    """
+    if instance_id is None:
+        return None
+    return f"{instance_id}-{zlib.crc32(chr(10).join(sorted(topics)).encode()):08x}"
