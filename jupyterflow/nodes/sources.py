@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from jupyterflow.model import Batch, FlowError, Node
@@ -14,6 +14,8 @@ from jupyterflow.nodes import prints
 from jupyterflow.nodes.base import Kind, NodeContext, Option, error_line, now_ms
 
 HAND_OVER = 0.02  # seconds after which a generator's values are handed over, however few they are
+BATCH = 2_000  # values of a generator that are handed over without waiting
+FULL = 8_000  # values that a generator may be ahead
 _CHUNK = 5_000  # items of a list that make one split: small enough to be a message
 
 SOURCE_OPTIONS = {
@@ -108,7 +110,7 @@ def source_names(fn: Callable[..., Any], where: str) -> list[str]:
 
 
 class GeneratorReader:
-    """Runs a user's generator in a thread of its own behind a bounded queue.
+    """Runs a user's generator in a thread of its own, at most `FULL` values ahead.
 
     Its position is the number of values handed over; `skip` values are drawn and dropped first, which is
     how a generator that cannot be told where to go on comes back to its place.
@@ -128,10 +130,13 @@ class GeneratorReader:
         self.restoring = skip
         self.on_ready: Callable[[], None] | None = None
         self._call, self._skip, self._rate, self._hand_over = call, skip, rate, hand_over
-        self._context, self._name = context, context.node
-        self._queue: queue.Queue[tuple[list[Any], int] | BaseException | None] = queue.Queue(4)
-        self._rest: tuple[list[Any], int] | None = None
-        self._closed = threading.Event()
+        self._context = context
+        # One thread appends, one pops: a deque needs no lock.
+        self._drawn: deque[Any] = deque()
+        self._oldest = 0.0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._room, self._closed = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -140,45 +145,43 @@ class GeneratorReader:
 
     def read(self, limit: int) -> Batch | None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"jupyterflow-source-{self._name}", daemon=True)
+            name = f"jupyterflow-source-{self._context.node}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
-        try:
-            item = self._rest or self._queue.get_nowait()
-        except queue.Empty:
+        ended, n = self._ended, len(self._drawn)
+        if not ended and (n == 0 or (n < min(limit, BATCH) and self.due(time.monotonic()))):
             return None
-        self._rest = None
-        if item is None:
+        if n == 0:
             self.done = True
+            if self._error is not None:
+                raise FlowError(
+                    "JF402",
+                    f"source '{self._context.node}' failed: {error_line(self._error)} - fix its cell and run it again",
+                ) from self._error
             return None
-        if isinstance(item, BaseException):
-            self.done = True
-            raise FlowError(
-                "JF402", f"source '{self._name}' failed: {error_line(item)} - fix its cell and run it again"
-            ) from item
-        values, stamp = item
-        if len(values) > limit:
-            self._rest = values[limit:], stamp
-            values = values[:limit]
+        pop = self._drawn.popleft
+        values = [pop() for _ in range(min(n, limit))]
+        self._room.set()
         self.position += len(values)
-        return Batch(values, None, stamp)
+        return Batch(values, None, now_ms())
+
+    def due(self, now: float) -> float | None:
+        """Seconds after which there is something to read; None where nobody knows."""
+        if self._ended:
+            return 0.0
+        return max(0.0, self._oldest + self._hand_over - now) if self._drawn else None
 
     def close(self) -> None:
         self._closed.set()
+        self._room.set()
 
-    def _put(self, item: tuple[list[Any], int] | BaseException | None) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=0.2)
-            except queue.Full:
-                continue
-            if self.on_ready is not None:
-                self.on_ready()
-            return True
-        return False
+    def _ready(self) -> None:
+        if self.on_ready is not None:
+            self.on_ready()
 
     def _values(self) -> Iterator[Any]:
         result = self._call()
-        if inspect.isasyncgen(result):
+        if isinstance(result, AsyncIterator):
             import asyncio
 
             loop = asyncio.new_event_loop()
@@ -199,42 +202,35 @@ class GeneratorReader:
         yield from values
 
     def _run(self) -> None:
-        pending: list[Any] = []
-        oldest = 0.0
         prints.redirect(self._context.prints)
         try:
-            values = self._values()
-            for _ in range(self._skip):
-                if next(values, self) is self or self._closed.is_set():
-                    break
-                self.restoring -= 1
-            begin, drawn, rate, hand_over = time.monotonic(), 0, self._rate, self._hand_over
-            for value in values:
-                now = time.monotonic()
-                if not pending:
-                    oldest = now
-                pending.append(value)
-                drawn += 1
-                if rate is not None and (ahead := begin + drawn / rate - now) > 0.001:
-                    # Hand over before a wait that is longer than the hand-over time would allow.
-                    if now - oldest + ahead > hand_over:
-                        if not self._put((pending, now_ms())):
-                            return
-                        pending = []
-                    if self._closed.wait(ahead):
-                        return
-                    if not pending:
-                        continue
-                    now = time.monotonic()
-                if len(pending) >= 2_000 or now - oldest >= hand_over:
-                    if not self._put((pending, now_ms())):
-                        return
-                    pending = []
-            if not pending or self._put((pending, now_ms())):
-                self._put(None)
+            self._draw()
         except BaseException as error:
-            if not pending or self._put((pending, now_ms())):
-                self._put(error)
+            self._error = error
+        self._ended = True
+        self._ready()
+
+    def _draw(self) -> None:
+        values, drawn, closed, rate = self._values(), self._drawn, self._closed, self._rate
+        for _ in range(self._skip):
+            if next(values, self) is self or closed.is_set():
+                break
+            self.restoring -= 1
+        begin = time.monotonic()
+        for n, value in enumerate(values, 1):
+            if not drawn:
+                self._oldest = time.monotonic()
+            drawn.append(value)
+            if len(drawn) == 1 or len(drawn) == BATCH:
+                self._ready()
+            if rate is not None and (ahead := begin + n / rate - time.monotonic()) > 0.001:
+                closed.wait(ahead)
+            while len(drawn) >= FULL and not closed.is_set():
+                self._room.clear()
+                if len(drawn) >= FULL:
+                    self._room.wait(0.2)
+            if closed.is_set():
+                return
 
 
 _RATED = {

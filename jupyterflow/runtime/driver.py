@@ -77,7 +77,7 @@ class TaskRun:
         worked = False
         begin = now = time.monotonic()
         entry = task.steps[0].context.counters
-        while now - begin < SLICE and channel.writable and task.pending < _LARGE and task.status == "running":
+        while now - begin < SLICE and self._takes:
             before, seen = now, entry.records_in
             if not channel.poll(task):
                 if not task.pull(task.limit):
@@ -98,14 +98,22 @@ class TaskRun:
             self.idle_since = now
         return worked
 
+    @property
+    def _takes(self) -> bool:
+        """Whether it may be given more input now."""
+        return self.channel.writable and self.task.pending < _LARGE and self.task.status == "running"
+
     def _due(self, now: float) -> bool:
         return now - self.last >= self.interval or self.task.pending >= _LARGE or self.task.status != "running"
 
     def wait(self, now: float) -> float:
         """Seconds after which there may be something to do without being woken."""
+        times = [0.05 if self.task._timed else 0.5]
         if self.task.pending and not self.channel.busy:
-            return max(0.0, self.last + self.interval - now)
-        return 0.05 if self.task._timed else 0.5
+            times.append(max(0.0, self.last + self.interval - now))
+        if self._takes and (due := self.task.due(now)) is not None:
+            times.append(due)
+        return min(times)
 
 
 class Driver:

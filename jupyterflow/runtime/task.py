@@ -79,6 +79,7 @@ class Task:
         self._splits: dict[int, Any] = {}
         self._no_more_splits = False
         self._seen = -1
+        self._broken: FlowError | None = None  # why the source cannot be read on
         self._emissions = 0  # how often a node emitted because time passed or the input ended
         self._origin: Callable[[int], dict[str, Any]] = lambda row: {}
         self.steps = self._steps(worker, clock)
@@ -205,6 +206,10 @@ class Task:
         """Read about *limit* records from the open splits; whether anything came of it."""
         if self._source is None or self.stage.input != "splits" or self.status != "running":
             return False
+        if self._broken is not None:
+            if self.pending:  # what was read before it broke goes out first
+                return False
+            raise self._broken
         while self._waiting and len(self._open) < self._at_once:
             offset, split = self._waiting.pop(0)
             kind = find("source", self._source.kind, "")
@@ -216,7 +221,17 @@ class Task:
         for offset, reader in list(self._open.items()):
             self._origin = self._place(offset, reader)
             self.steps[0].parts = []
-            batch = reader.read(limit)
+            try:
+                batch = reader.read(limit)
+            except FlowError as error:
+                self._broken = error
+                return worked
+            except Exception as error:
+                self._broken = FlowError(
+                    "JF403", f"node '{self._source.name}': it cannot be read on: {error_line(error)}"
+                )
+                self._broken.__cause__ = error
+                return worked
             if batch is not None:
                 worked = True
                 self.steps[0].context.counters.records_in += len(batch)
@@ -538,6 +553,13 @@ class Task:
         for step in self.steps:
             if step.operator is not None:
                 step.operator.close()
+
+    def due(self, now: float) -> float | None:
+        """Seconds after which there is something to pull, where a reader knows."""
+        if self._broken is not None:
+            return None
+        times = [reader.due(now) for reader in self._open.values() if hasattr(reader, "due")]
+        return min((time for time in times if time is not None), default=None)
 
     def on_ready(self, wake: Callable[[], None]) -> None:
         """Have generators call *wake* when they have something."""
