@@ -17,13 +17,15 @@ from jupyterflow.broker import LocalBroker
 if TYPE_CHECKING:
     from psutil import Process
 
+    from jupyterflow.cluster.client import Cluster
+
 # Every process that a test starts inherits it, however detached it is.
 _MARK, _TOKEN = "JUPYTERFLOW_TEST_SESSION", uuid.uuid4().hex
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "broker" in getattr(item, "fixturenames", ()):
+        if {"broker", "cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
 
 
@@ -62,6 +64,28 @@ def broker(flow_home: Path) -> Iterator[LocalBroker]:
 def bootstrap(broker: LocalBroker) -> str:
     """The address of the session's Kafka, `127.0.0.1:PORT`."""
     return broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def cluster(broker: LocalBroker, flow_home: Path) -> "Iterator[Cluster]":
+    """A cluster with two workers on the session's Kafka; each test has a flow name of its own."""
+    from jupyterflow.cluster import check, slots, up
+
+    cluster = up(workers=2)
+    yield cluster
+    cluster.close()
+    slots.stop(home=flow_home)
+    check.close()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest, cluster: "Cluster") -> Iterator[str]:
+    """A flow's name, of this test alone; what it deployed under names that begin so is removed after the test."""
+    unique = f"t{uuid.uuid4().hex[:8]}"
+    yield unique
+    for row in cluster.deployments:
+        if row["name"].startswith(unique):
+            cluster.remove(row["name"])
 
 
 def _left_behind() -> "list[Process]":

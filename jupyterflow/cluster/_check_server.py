@@ -94,8 +94,7 @@ def _forked(package: payload.Package, timeout: float) -> list[str]:
 
 def problems(package: payload.Package) -> list[str]:
     """What would go wrong in a worker on this machine, a line each."""
-    if package.local_modules and package.folder:
-        sys.path.append(package.folder)
+    sys.path += package.folders
     found: dict[str, None] = {}
     absent: set[str] = set()
     included = {name.split("/")[0].removesuffix(".py") for name in package.includes}

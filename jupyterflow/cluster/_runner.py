@@ -94,6 +94,9 @@ class FlowRunner:
         self._driver.call(lambda: self._begin(port, state))
 
     def _close(self, port: Any, reason: str) -> None:
+        self._forget(port)
+
+    def _forget(self, port: Any) -> None:
         stage = self._by_topic[port.topic]
         with self._lock:
             run = self._runs.get((stage.id, port.partition))
@@ -150,6 +153,8 @@ class FlowRunner:
             self._runs[place] = run
             self._reports[place] = Report(task.meta(), task.version)
         self._driver.add([run])
+        if port.failed is not None:  # closed meanwhile
+            self._forget(port)
 
     def _partitions(self, topic: str) -> int:
         count = self._partition_counts.get(topic)
@@ -173,9 +178,10 @@ class FlowRunner:
     # On the I/O thread
 
     def _committed(self, place: tuple[str, int], effects: Effects) -> None:
-        run = self._runs.get(place)
-        version = run.task.version if run is not None else self.manifest["version"]
-        self._reports[place] = Report(effects.meta, version)
+        with self._lock:
+            run = self._runs.get(place)
+            if run is not None:  # else it is another worker's to tell
+                self._reports[place] = Report(effects.meta, run.task.version)
         for node, text in effects.prints.items():
             body = {"flow": self.name, "epoch": self.plan.epoch, "node": node, "text": text[-4_000:]}
             self._control.publish("output", self.name, {**body, "worker": self._worker}, timeout=None)
@@ -186,7 +192,8 @@ class FlowRunner:
         """Take a newer manifest of the same epoch and shape: stop, or swap the code between two batches."""
         old, self.manifest = self.manifest, loaded.manifest
         if loaded.manifest["state"] == "stopped":
-            self._driver.stop(loaded.manifest["stop"])
+            # In the compute thread, so that a task that begins now gets it too.
+            self._driver.call(lambda: self._driver.stop(loaded.manifest["stop"]))
         if loaded.manifest["version"] != old["version"]:
             self.flow = loaded.flow
             self._driver.call(self._swap)
@@ -226,7 +233,10 @@ class FlowRunner:
             run = runs.get((stage, index))
             topic = self.plan.stage(stage).topic
             lag = ends.get((topic, index), {}).get("lag")
-            if report.sent and not lag:
+            key = f"{self.name}/{self.plan.epoch}/{stage}/{index}"
+            told = self._control.tables["telemetry"].get(key)
+            # A worker that lost the task may have had the last word.
+            if report.sent and not lag and (told is None or told["worker"] == self._worker):
                 continue
             report.sent = True
             body = {
@@ -247,7 +257,7 @@ class FlowRunner:
                     name: _short(value) for name, value in (run.task.samples() if run is not None else {}).items()
                 },
             }
-            out.append((f"{self.name}/{self.plan.epoch}/{stage}/{index}", body))
+            out.append((key, body))
         return out
 
     def throttle(self, telemetry: dict[str, dict[str, Any]]) -> None:

@@ -19,7 +19,12 @@ Progress = Callable[[str], None]
 
 
 def up(
-    workers: int = 2, *, progress: Progress | None = None, prefix: str = "jf", labels: tuple[str, ...] = (), timeout: float = 60
+    workers: int = 2,
+    *,
+    progress: Progress | None = None,
+    prefix: str = "jf",
+    labels: tuple[str, ...] = (),
+    timeout: float = 60,
 ) -> Cluster:
     """A local Kafka and *workers* worker slots, started where they are not there yet; returns the cluster.
 
@@ -108,24 +113,8 @@ class Cluster:
         A deployment of that name that runs with the same shape is changed between two transactions; one of another
         shape is drained first.
         """
-        old = self._control.tables["deployments"].get(flow.name)
-        if old is not None and old["state"] == "running" and settled(old, self._control.tables["telemetry"]) is None:
-            self._make_room(flow, old)
         deploying.deploy(self._control, flow, **options)
         return self._live(flow.name, flow)
-
-    def _make_room(self, flow: Flow, old: dict[str, Any]) -> None:
-        """Drain what runs, if the flow has another shape than what is deployed."""
-        from jupyterflow.plan import plan
-
-        partitions = dict(old["partitions"])
-        for node in flow.nodes.values():
-            if node.kind == "kafka" and node.role == "source" and node.options["topic"] not in partitions:
-                partitions[node.options["topic"]] = self._control.admin.partitions(node.options["topic"]) or 1
-        deploying.refuse_remote(flow)
-        new = plan(flow, epoch=old["epoch"], tasks=old["tasks"], partitions=partitions, prefix=old["prefix"])
-        if [[s.id, s.input, s.topic, s.tasks, list(s.nodes)] for s in new.stages] != old["shape"]:
-            LiveRun(self._control, flow.name).stop()
 
     def attach(self, name: str) -> LiveRun:
         """A deployment that runs, from any kernel. Raises FlowError where there is none of that name."""

@@ -103,7 +103,11 @@ class Control:
                     await asyncio.sleep(0.5)
                     continue
                 for part, records in fetched.items():
-                    self._take(names[part.topic], records)
+                    for record in records:
+                        try:
+                            self._take(names[part.topic], record)
+                        except Exception:  # signed, but not as this version knows it
+                            _log.exception("reading %s at %s", part.topic, record.offset)
                 if not waiting:
                     self._caught_up.set()
                 if fetched:
@@ -114,33 +118,29 @@ class Control:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(consumer.stop(), 5)
 
-    def _take(self, what: str, records: Any) -> None:
+    def _take(self, what: str, record: Any) -> None:
         table = self.tables[what]
-        for record in records:
-            key = (record.key or b"").decode("utf-8", "replace")
-            if record.value is None:
-                table.pop(key, None)
-            else:
-                try:
-                    body = keys.unseal(record.value, self.key)
-                    if body.get("key", key) != key or body.get("what") != what:
-                        raise FlowError("JF606", "a signed message of another place")
-                except FlowError as error:
-                    self.refused += 1
-                    if self.refused < 5:
-                        _log.warning("%s: %s", self.topic(what), error)
-                    continue
-                if what == "output":
-                    self.on_output(body)
-                    continue
-                old = table.get(key)
-                if what == "deployments" and old is not None and old["revision"] > body["revision"]:
-                    continue  # older than the newest seen
-                table[key] = body
+        key = (record.key or b"").decode("utf-8", "replace")
+        if record.value is None:
+            table.pop(key, None)
+        else:
             try:
-                self.on_change(what, key)
-            except Exception:
-                _log.exception("acting on %s %s", what, key)
+                body = keys.unseal(record.value, self.key)
+                if body.get("key", key) != key or body.get("what") != what:
+                    raise FlowError("JF606", "a signed message of another place")
+            except FlowError as error:
+                self.refused += 1
+                if self.refused < 5:
+                    _log.warning("%s: %s", self.topic(what), error)
+                return
+            if what == "output":
+                self.on_output(body)
+                return
+            old = table.get(key)
+            if what == "deployments" and old is not None and old["revision"] > body["revision"]:
+                return  # older than the newest seen
+            table[key] = body
+        self.on_change(what, key)
 
     def publish(self, what: str, key: str, body: dict[str, Any] | None, *, timeout: float | None = 15.0) -> None:
         """Write a message (None: a tombstone); with a timeout, return once Kafka has it."""

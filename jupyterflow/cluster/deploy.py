@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import getpass
+import re
 import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 from jupyterflow.cluster import payload
 from jupyterflow.cluster.control import Control
-from jupyterflow.cluster.manifest import flow_data, package, plan_of
+from jupyterflow.cluster.manifest import dump_items, flow_data, package, plan_of
 from jupyterflow.cluster.worker import settled
-from jupyterflow.codecs import Mark, Sealer, encode_split
-from jupyterflow.model import Flow, FlowError
+from jupyterflow.codecs import SPLIT, Mark, Sealer
+from jupyterflow.model import Flow, FlowError, FlowTimeout
 from jupyterflow.nodes.base import error_line
 from jupyterflow.nodes.catalogue import find, validate
 from jupyterflow.plan import Plan, Stage, needs_key
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jupyterflow.cluster.payload import Package
 
 _CHUNK = 500_000
+_MESSAGE = 900_000  # bytes: what the broker takes in one message, less its overhead
 TASKS = 4
 _FRAMES = {"retention.ms": "-1"}
 _CHANGELOG = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.3", "segment.ms": "600000"}
@@ -34,7 +36,9 @@ def refuse_remote(flow: Flow) -> None:
 
     for name, node in flow.nodes.items():
         if isinstance(node.fn, Elsewhere):
-            raise FlowError("JF623", f"flow '{flow.name}', node '{name}': its code is not in this kernel - run its cell again")
+            raise FlowError(
+                "JF623", f"flow '{flow.name}', node '{name}': its code is not in this kernel - run its cell again"
+            )
 
 
 def deploy(
@@ -60,13 +64,13 @@ def deploy(
     refuse_remote(flow)
     code = package(flow, tuple(getattr(flow, "includes", ())))
     old = control.tables["deployments"].get(flow.name)
-    partitions, bounds = _outside(control, flow, old)
+    partitions = _outside(control, flow)
     if checked:
         _check(flow, code)
         _check_workers(control, code)
     done = settled(old, control.tables["telemetry"]) if old else None
     fresh = old is None or done == "finished"
-    revision = (old["revision"] if old else 0) + 1
+    revision = _next(old)
     manifest: dict[str, Any] = {
         "flow": flow_data(flow),
         "epoch": str(revision) if fresh or old is None else old["epoch"],
@@ -81,7 +85,9 @@ def deploy(
         "tasks": tasks,
         "partitions": partitions,
         "package": {**code.manifest(), "blobs": sorted(code.blobs())},
-        "folders": [code.folder] if code.local_modules and code.folder else [],
+        # Frames and state of this epoch may still hold instances of the classes of earlier versions.
+        "classes": {} if fresh or old is None else class_modules(old),
+        "folders": code.folders,
         "host": socket.gethostname(),
         "author": f"{getpass.getuser()}@{socket.gethostname()}",
         "time": time.time(),
@@ -98,6 +104,11 @@ def deploy(
                 f"flow '{flow.name}': stage '{id}' has {number} tasks and cannot become {manifest['stages'][id]} while its "
                 "positions are kept - remove the flow first, or keep the parallelism",
             )
+    if old is not None and old["state"] == "running" and done is None and manifest["shape"] != old["shape"]:
+        from jupyterflow.cluster.live import LiveRun
+
+        LiveRun(control, flow.name).stop()  # drain what a vanished stage still holds
+        manifest["revision"] = revision = _next(control.tables["deployments"].get(flow.name))
     if fresh:
         bounds = _bounds(control, flow, plan)
     else:
@@ -108,15 +119,28 @@ def deploy(
     manifest["sinks"] = _make_topics(control, flow, plan, tasks)
     for stage in plan.stages:
         if stage.input == "splits" and stage.id not in before:
-            _write_splits(control, flow, plan, stage)
+            _write_splits(control, flow, plan, stage, code.class_module)
     _send_code(control, code)
     control.publish("deployments", flow.name, manifest)
-    control.wait(lambda: control.tables["deployments"].get(flow.name, {}).get("revision", 0) >= revision, 10)
+    if not control.wait(lambda: control.tables["deployments"].get(flow.name, {}).get("revision", 0) >= revision, 10):
+        raise FlowTimeout("JF522", f"Kafka at {control.config.bootstrap} took the deployment and does not give it back")
     return manifest
 
 
+def _next(old: dict[str, Any] | None) -> int:
+    """A revision above the last one, and above those of a deployment of that name that was removed."""
+    return max(int(time.time() * 1000), (old["revision"] if old else 0) + 1)
+
+
+def class_modules(manifest: dict[str, Any]) -> dict[str, str]:
+    """The class modules of a deployment's epoch so far, with the addresses of their texts."""
+    package = manifest["package"]
+    now = {package["class_module"]: package["classes"]} if package["classes"] else {}
+    return {**manifest.get("classes", {}), **now}
+
+
 def _check(flow: Flow, code: Package) -> None:
-    problems = payload.check(code) if hasattr(payload, "check") else []
+    problems = payload.check(code)
     if problems:
         raise FlowError("JF616", f"flow '{flow.name}': {problems[0]}")
 
@@ -124,18 +148,36 @@ def _check(flow: Flow, code: Package) -> None:
 def _check_workers(control: Control, code: Package) -> None:
     now = time.time()
     for worker in list(control.tables["workers"].values()):
-        if now - worker["time"] < 30 and worker["python"].rpartition(".")[0] != code.python.rpartition(".")[0]:
+        if now - worker["time"] >= 30:
+            continue
+        if worker["python"].rpartition(".")[0] != code.python.rpartition(".")[0]:
             raise FlowError(
                 "JF618",
                 f"worker '{worker['name']}' runs Python {worker['python']}, this notebook {code.python} - "
                 "functions cannot travel between them; use the same version",
             )
+        if worker.get("dill", code.dill) != code.dill:
+            raise FlowError(
+                "JF618",
+                f"worker '{worker['name']}' has dill {worker['dill']}, this notebook {code.dill} - "
+                "functions cannot travel between them; install the same version",
+            )
 
 
-def _outside(control: Control, flow: Flow, old: Any) -> tuple[dict[str, int], dict[str, Any]]:
+def _outside(control: Control, flow: Flow) -> dict[str, int]:
+    """The outside topics that are read, with their numbers of partitions."""
     partitions: dict[str, int] = {}
     for node in flow.nodes.values():
-        if node.kind != "kafka" or node.role != "source":
+        if node.kind != "kafka":
+            continue
+        other = node.options.get("bootstrap")
+        if other and other != control.config.bootstrap:
+            raise FlowError(
+                "JF627",
+                f"flow '{flow.name}', node '{node.name}': a deployed flow reads and writes the cluster's own Kafka "
+                f"({control.config.bootstrap}), not {other} - leave out bootstrap=",
+            )
+        if node.role != "source":
             continue
         topic = node.options["topic"]
         if topic in partitions:
@@ -150,7 +192,7 @@ def _outside(control: Control, flow: Flow, old: Any) -> tuple[dict[str, int], di
                 f"{control.config.bootstrap} - create it first, or check its name",
             )
         partitions[topic] = count
-    return partitions, {}
+    return partitions
 
 
 def _bounds(control: Control, flow: Flow, plan: Plan, skip: set[str] | None = None) -> dict[str, Any]:
@@ -192,7 +234,7 @@ def _make_topics(control: Control, flow: Flow, plan: Plan, tasks: int) -> dict[s
     return sinks
 
 
-def _write_splits(control: Control, flow: Flow, plan: Plan, stage: Stage) -> None:
+def _write_splits(control: Control, flow: Flow, plan: Plan, stage: Stage, class_module: str) -> None:
     node = flow.nodes[stage.id]
     connector = find("source", node.kind, f"node '{node.name}'").connector
     assert connector is not None
@@ -200,7 +242,8 @@ def _write_splits(control: Control, flow: Flow, plan: Plan, stage: Stage) -> Non
     messages: list[tuple[int, bytes]] = []
     for number, splits in enumerate(connector.splits(node, stage.tasks)):
         for split in splits:
-            messages.append((number, sealer.seal(stage.topic, number, encode_split(split))))
+            for data in _split_payloads(split, class_module, f"flow '{flow.name}', node '{node.name}'"):
+                messages.append((number, sealer.seal(stage.topic, number, data)))
         mark = Mark("end", plan.epoch, 1, stage.id, number, stage.tasks)
         messages.append((number, sealer.seal(stage.topic, number, mark.encode())))
 
@@ -226,6 +269,22 @@ def _write_splits(control: Control, flow: Flow, plan: Plan, stage: Stage) -> Non
         ) from error
 
 
+def _split_payloads(split: dict[str, Any], class_module: str, where: str) -> list[bytes]:
+    """The payloads of a split; one of many items is divided until each fits in a message."""
+    try:
+        data = SPLIT + dump_items(split, class_module)[0]
+    except Exception as error:
+        raise FlowError("JF620", f"{where}: its items cannot be pickled: {error_line(error)}") from error
+    if len(data) <= _MESSAGE:
+        return [data]
+    items = split.get("items", ())
+    if len(items) < 2:
+        raise FlowError("JF620", f"{where}: a split takes {len(data):,} bytes, over {_MESSAGE:,} - make it smaller")
+    half = len(items) // 2
+    parts = ({**split, "items": items[:half]}, {**split, "items": items[half:]})
+    return [payload for part in parts for payload in _split_payloads(part, class_module, where)]
+
+
 def _send_code(control: Control, code: Package) -> None:
     known = control.tables["code"]
     for digest, data in code.blobs().items():
@@ -238,19 +297,17 @@ def _send_code(control: Control, code: Package) -> None:
 
 
 def remove(control: Control, name: str) -> None:
-    """Delete a deployment with its topics, positions and state."""
+    """Delete a deployment with its topics, positions and state. What it is cut off at, it goes on with when repeated."""
     manifest = control.tables["deployments"].get(name)
     if manifest is None:
         raise FlowError("JF621", f"no deployment '{name}'{names(control)}")
-    if manifest["state"] == "running" and settled(manifest, control.tables["telemetry"]) is None:
-        control.publish(
-            "deployments", name, {**_body(manifest), "state": "terminated", "revision": manifest["revision"] + 1}
-        )
-    control.publish("deployments", name, None)
-    prefix = f"{control.prefix}.{name}."
+    if manifest["state"] != "terminated":
+        change(control, name, state="terminated")
+    # A name may hold dots: leave the topics of 'a.b' when 'a' goes.
+    own = re.compile(re.escape(f"{control.prefix}.{name}.") + r"(dead|\d+(\..*)?)$")
     deadline = time.monotonic() + 30
     for group in control.admin.groups():
-        if not group.startswith(prefix):
+        if not own.match(group):
             continue
         while True:
             try:
@@ -260,9 +317,11 @@ def remove(control: Control, name: str) -> None:
                 if time.monotonic() > deadline:
                     raise
                 control.wait(lambda: False, 0.25)
-    control.admin.delete_topics([topic for topic in control.admin.topics() if topic.startswith(prefix)])
+    control.admin.delete_topics([topic for topic in control.admin.topics() if own.match(topic)])
     for key in [key for key in control.tables["telemetry"] if key.startswith(f"{name}/")]:
         control.publish("telemetry", key, None, timeout=None)
+    control.publish("deployments", name, None)
+    control.wait(lambda: name not in control.tables["deployments"], 10)
 
 
 def _body(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -272,13 +331,15 @@ def _body(manifest: dict[str, Any]) -> dict[str, Any]:
 def change(control: Control, name: str, **fields: Any) -> dict[str, Any]:
     """Publish a newer revision of a manifest with some fields changed."""
     manifest = control.tables["deployments"][name]
-    revision = manifest["revision"] + 1
+    revision = _next(manifest)
+    if "stop" in fields:
+        fields["stop"] = revision  # tells this stop from others
     control.publish("deployments", name, {**_body(manifest), **fields, "revision": revision})
     control.wait(lambda: control.tables["deployments"].get(name, {}).get("revision", 0) >= revision, 10)
     return control.tables["deployments"][name]
 
 
-__all__ = ["TASKS", "change", "deploy", "remove"]
+__all__ = ["TASKS", "change", "class_modules", "deploy", "remove"]
 
 
 def names(control: Control) -> str:

@@ -13,9 +13,10 @@ from jupyterflow.cluster._classes import install
 from jupyterflow.cluster._runner import queued
 from jupyterflow.cluster.control import Control
 from jupyterflow.cluster.manifest import plan_of
-from jupyterflow.cluster.worker import settled
+from jupyterflow.cluster.worker import collect_code, settled
 from jupyterflow.codecs import BATCH, Sealer, decode_batch, payload_kind
 from jupyterflow.model import Flow, FlowError, FlowTimeout, Record
+from jupyterflow.plan import Plan
 from jupyterflow.runtime.run import BaseRun
 from jupyterflow.telemetry import Meter
 
@@ -29,13 +30,35 @@ class LiveRun(BaseRun):
 
     def __init__(self, control: Control, name: str, flow: Flow | None = None) -> None:
         self._control, self.name = control, name
+        self._final: dict[str, Any] | None = None
         manifest = self._manifest
-        self.flow = flow if flow is not None else flow_of(manifest)
-        self.plan = plan_of(manifest, self.flow)
+        self._seen = (manifest["epoch"], manifest["version"])
+        self._flow = flow if flow is not None else flow_of(manifest)
+        self._plan = plan_of(manifest, self._flow)
         self._meter = Meter(self.flow.order())
         self._prints: dict[str, deque[str]] = {}
         self._last: tuple[float, int] = (time.monotonic(), -1)
-        self._final: dict[str, Any] | None = None
+
+    def _follow(self) -> None:
+        """Look at what is deployed now: it may be another version, from another kernel."""
+        manifest = self._manifest
+        if self._seen != (manifest["epoch"], manifest["version"]):
+            self._flow = flow_of(manifest)
+            self._plan = plan_of(manifest, self._flow)
+            self._meter = Meter(self._flow.order())
+            self._seen = (manifest["epoch"], manifest["version"])
+
+    @property
+    def flow(self) -> Flow:  # type: ignore[override]
+        """The flow as it is deployed now."""
+        self._follow()
+        return self._flow
+
+    @property
+    def plan(self) -> Plan:  # type: ignore[override]
+        """Its plan."""
+        self._follow()
+        return self._plan
 
     def printed(self, body: dict[str, Any]) -> None:
         """Take what a worker says that a node printed."""
@@ -46,8 +69,8 @@ class LiveRun(BaseRun):
     def _manifest(self) -> dict[str, Any]:
         manifest = self._control.tables["deployments"].get(self.name)
         if manifest is None:
-            if getattr(self, "_final", None) is not None:
-                return self._final  # type: ignore[return-value]
+            if self._final is not None:
+                return self._final
             raise FlowError("JF621", f"no deployment '{self.name}'{deploying.names(self._control)}")
         self._final = manifest
         return manifest
@@ -73,7 +96,7 @@ class LiveRun(BaseRun):
         manifest = self._manifest
         if manifest["state"] == "failed":
             return "failed"
-        if manifest["state"] == "terminated":
+        if manifest["state"] == "terminated" or self.name not in self._control.tables["deployments"]:
             return "stopped"
         done = settled(manifest, self._control.tables["telemetry"])
         if done is not None:
@@ -214,10 +237,9 @@ class LiveRun(BaseRun):
 
     def stop(self, timeout: float = 30.0) -> LiveRun:
         """Sources stop, what is in flight reaches the sinks; positions and state stay. Waits until that is done."""
-        manifest = self._manifest
         if self.state in ("finished", "failed", "stopped"):
             return self
-        deploying.change(self._control, self.name, state="stopped", stop=manifest["revision"] + 1)
+        deploying.change(self._control, self.name, state="stopped", stop=0)
         return self.wait(timeout)
 
     def terminate(self) -> LiveRun:
@@ -261,21 +283,13 @@ class Elsewhere:
 
 def install_classes(control: Control, manifest: dict[str, Any]) -> None:
     """Make the notebook's classes of a deployment loadable here, so that its values can be read."""
-    package = manifest["package"]
-    if not package["classes"]:
-        return
-    import base64
-
-    def parts() -> Any:
-        table = control.tables["code"]
-        first = table[f"{package['classes']}/0"]
-        return [first] + [table[f"{package['classes']}/{i}"] for i in range(1, first["chunks"])]
-
+    modules = deploying.class_modules(manifest)
     try:
-        text = b"".join(base64.b64decode(part["data"]) for part in parts()).decode()
+        texts = collect_code(modules.values(), control.tables["code"])
     except KeyError:
         return
-    install(package["class_module"], text)
+    for module, digest in modules.items():
+        install(module, texts[digest].decode())
 
 
 def workers_alive(control: Control) -> bool:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jupyterflow.cluster import _classes
+from jupyterflow.cluster.capture import interactive_class
 from jupyterflow.cluster.payload import Package, load, pack
 from jupyterflow.model import Flow, FlowError
 from jupyterflow.plan import Plan, plan
@@ -42,7 +46,32 @@ def package(flow: Flow, include: tuple[str, ...] = ()) -> Package:
                 raise FlowError(
                     "JF613", f"flow '{flow.name}', node '{name}': a started generator cannot travel - give the function"
                 )
-    return pack(functions_of(flow), flow=flow.name, include=list(include))
+    functions = functions_of(flow)
+    for name, node in flow.nodes.items():
+        if node.options.get("items"):
+            _, classes = dump_items(node.options["items"], "")
+            if classes:  # its items are no code, but their classes are
+                functions[f"{name}:items"] = functools.partial(tuple, classes)
+    return pack(functions, flow=flow.name, include=list(include))
+
+
+def dump_items(items: Any, module: str) -> tuple[bytes, list[type]]:
+    """The pickle of a list source's items, and the notebook's classes in it, which it names as those of *module*.
+
+    `pickle.loads` reads it once the class module is installed. Raises what pickling raises.
+    """
+    found: dict[type, None] = {}
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, type) and interactive_class(obj):
+                found[obj] = None
+                return _classes.resolve, (module, obj.__qualname__)
+            return NotImplemented
+
+    file = io.BytesIO()
+    Pickler(file, 5).dump(items)
+    return file.getvalue(), list(found)
 
 
 def flow_data(flow: Flow) -> dict[str, Any]:
@@ -79,6 +108,8 @@ def load_flow(manifest: dict[str, Any], code: Mapping[str, bytes]) -> Loaded:
     functions = load(Package.join(manifest["package"], code))
     for name, fn in functions.items():
         node, _, option = name.partition(":")
+        if option == "items":
+            continue  # the classes of a list's items, now loaded
         if option:
             flow.nodes[node].options[option] = fn
         else:

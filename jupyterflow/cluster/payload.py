@@ -40,6 +40,11 @@ class Package:
     local_modules: dict[str, str] = field(default_factory=dict)
     folder: str = ""
 
+    @property
+    def folders(self) -> list[str]:
+        """Where the local modules lie: for the `sys.path` of workers on the notebook's machine."""
+        return sorted({str(Path(path).parent) for path in self.local_modules.values()})
+
     def blobs(self) -> dict[str, bytes]:
         """Everything that travels as bytes, by SHA-256 (hex): payloads, the classes' source, included files."""
         extra = [self.classes.encode(), *self.includes.values()] if self.classes else [*self.includes.values()]

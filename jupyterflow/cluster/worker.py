@@ -8,13 +8,15 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from jupyterflow import __version__
-from jupyterflow.cluster import keys
+from jupyterflow.cluster import _classes, keys
 from jupyterflow.cluster._runner import FlowRunner
 from jupyterflow.cluster.control import Control
-from jupyterflow.cluster.manifest import load_flow
+from jupyterflow.cluster.manifest import Loaded, load_flow
+from jupyterflow.cluster.payload import versions
 from jupyterflow.model import FlowError
 from jupyterflow.nodes.base import error_line
 from jupyterflow.transport.kafka import KafkaConfig
@@ -35,6 +37,7 @@ class Worker:
         self._closing = False
         self._seen = 0.0
         self._started = time.time()
+        self._versions = versions()
         control.on_change = self._on_change
         self._thread = threading.Thread(target=self._loop, name="jupyterflow-worker", daemon=True)
 
@@ -71,7 +74,7 @@ class Worker:
             elif runner.error is not None:
                 self._fail(manifest, runner.error)
             elif manifest["revision"] != runner.manifest["revision"]:
-                loaded = self._load(manifest)
+                loaded = self._newer(runner, manifest)
                 if loaded is not None:
                     runner.apply(loaded)
         for name, manifest in wanted.items():
@@ -85,35 +88,51 @@ class Worker:
                 runner.start()
             except FlowError as error:
                 _log.error("flow '%s': %s", name, error)
-                self._refused[name] = (manifest["revision"], str(error))
-                if error.code == "JF523":
+                if error.code in ("JF523", "JF535"):
+                    self._refused[name] = (manifest["revision"], str(error))
                     self._fail(manifest, error)
-                continue
+                continue  # Kafka is away: again at the next look
             self._runners[name] = runner
 
     def _over(self, runner: FlowRunner, manifest: dict[str, Any]) -> bool:
         """Whether a runner has nothing more to do, or has to make room for one of another epoch or shape."""
         current = runner.manifest
-        other = any(manifest[field] != current[field] for field in ("epoch", "shape"))
+        other = any(manifest[field] != current[field] for field in ("epoch", "shape", "guarantee", "session_timeout"))
+        # What has drained for a stop starts again from what it committed.
+        other = other or (current["state"], manifest["state"]) == ("stopped", "running")
         return other or manifest["state"] in ("terminated", "failed") or self._settled(manifest)
 
     def _settled(self, manifest: dict[str, Any]) -> bool:
         """Whether all tasks of a deployment have ended, or have drained for its stop."""
         return settled(manifest, self.control.tables["telemetry"]) is not None
 
-    def _load(self, manifest: dict[str, Any]) -> Any:
+    def _newer(self, runner: FlowRunner, manifest: dict[str, Any]) -> Loaded | None:
+        """A newer manifest for a runner; with the code that runs, if it has no other or its own does not load."""
+        current = runner.manifest
+        if manifest["version"] != current["version"]:
+            loaded = self._load(manifest)
+            if loaded is not None:
+                return loaded
+            if manifest["state"] == "running" or self._refused.get(manifest["key"], (0, ""))[0] != manifest["revision"]:
+                return None
+            manifest = {**manifest, "version": current["version"], "package": current["package"]}
+        return Loaded(manifest, runner.flow, runner.plan)
+
+    def _load(self, manifest: dict[str, Any]) -> Loaded | None:
         name, revision = manifest["key"], manifest["revision"]
         if self._refused.get(name, (0, ""))[0] == revision:
             return None
         table = self.control.tables["code"]
         try:
-            blobs = collect_code(manifest["package"], table)
+            blobs = collect_code([*manifest["package"]["blobs"], *manifest.get("classes", {}).values()], table)
         except KeyError:
             return None  # still on its way
         try:
             for folder in manifest.get("folders", ()):
                 if manifest["host"] == socket.gethostname() and folder not in sys.path:
                     sys.path.append(folder)
+            for module, digest in manifest.get("classes", {}).items():
+                _classes.install(module, blobs[digest].decode())
             return load_flow(manifest, blobs)
         except Exception as error:
             line = str(error) if isinstance(error, FlowError) else error_line(error)
@@ -124,10 +143,11 @@ class Worker:
             return None
 
     def _fail(self, manifest: dict[str, Any], error: FlowError) -> None:
+        if self.control.tables["deployments"].get(manifest["key"], {}).get("revision") != manifest["revision"]:
+            return  # changed or removed meanwhile
         body = {k: v for k, v in manifest.items() if k not in ("what", "key")}
-        body.update(
-            state="failed", error={"code": error.code, "message": error.message}, revision=manifest["revision"] + 1
-        )
+        # Of the same revision: what a person deploys meanwhile is newer.
+        body.update(state="failed", error={"code": error.code, "message": error.message})
         self.control.publish("deployments", manifest["key"], body)
 
     def _tell(self) -> None:
@@ -148,7 +168,8 @@ class Worker:
             "pid": os.getpid(),
             "labels": list(self.labels),
             "version": __version__,
-            "python": ".".join(map(str, sys.version_info[:3])),
+            "python": self._versions[0],
+            "dill": self._versions[1],
             "tasks": [f"{name}:{task}" for name, runner in self._runners.items() for task in runner.tasks],
             "cpu": process.cpu_percent(),
             "memory": process.memory_info().rss,
@@ -185,12 +206,12 @@ def settled(manifest: dict[str, Any], telemetry: dict[str, dict[str, Any]]) -> s
     return "stopped" if drained else "finished"
 
 
-def collect_code(package: dict[str, Any], table: dict[str, dict[str, Any]]) -> dict[str, bytes]:
-    """The blobs that a package names, from the code topic. KeyError while one is missing."""
+def collect_code(digests: Iterable[str], table: dict[str, dict[str, Any]]) -> dict[str, bytes]:
+    """Blobs from the code topic, by address. KeyError while one is missing."""
     import base64
 
     out = {}
-    for digest in package["blobs"]:
+    for digest in digests:
         first = table[f"{digest}/0"]
         parts = [first["data"]] + [table[f"{digest}/{i}"]["data"] for i in range(1, first["chunks"])]
         out[digest] = b"".join(map(base64.b64decode, parts))
