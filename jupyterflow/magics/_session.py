@@ -156,6 +156,8 @@ class Session:
         """End what runs in this process; deployed flows and the cluster go on."""
         for name in list(self.local):
             self.end_local(name)
+        if self.cluster is not None:
+            self.cluster.close()
 
     def _elsewhere(self, name: str) -> str:
         hint = did_you_mean(name, self.runs)
