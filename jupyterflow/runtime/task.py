@@ -523,7 +523,9 @@ class Task:
         if not meta:
             return
         self.status = "ended" if meta["status"] == "ended" else "running"
-        self._splits, self._no_more_splits, self._seen = dict(meta["splits"]), meta["no_more"], meta["seen"]
+        self._splits, self._seen = dict(meta["splits"]), meta["seen"]
+        # Splits that were not done are read again from the topic, and the mark after them with them.
+        self._no_more_splits = meta["no_more"] and all(position == _DONE for position in self._splits.values())
         self._ended = {tuple(sender) for sender in meta["ended"]}
         self._draining, self.drained = dict(meta["draining"]), meta["drained"]
         self.sent, self.received = dict(meta["sent"]), meta["received"]
