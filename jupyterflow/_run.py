@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -158,20 +159,19 @@ class Run(BaseRun):
         return self._memory.waiting(self.plan.stage(stage).topic)
 
     def records(self, node: str) -> list[Record]:
-        self._sink(node, "collect")
-        return [record for batch in self._collected[node].batches() for record in batch]
+        return [record for batch in self._kept(node).batches() for record in batch]
 
     def collect(self, node: str) -> list[Any]:
+        return self._kept(node).values()
+
+    def _kept(self, node: str) -> Collected:
         self._sink(node, "collect")
         kept = self._collected[node]
         if kept.dropped:
-            import warnings
-
-            text = (
-                f"flow '{self.name}', node '{node}': {kept.dropped:,} older records were dropped (limit={kept.limit:,})"
-            )
-            warnings.warn(text, stacklevel=2)
-        return kept.values()
+            where = f"flow '{self.name}', node '{node}'"
+            text = f"{where}: {kept.dropped:,} older records were dropped (limit={kept.limit:,})"
+            warnings.warn(text, stacklevel=3)
+        return kept
 
     def dead_letters(self, node: str | None = None) -> list[dict[str, Any]]:
         return [dead.to_dict() for dead in list(self._dead) if node in (None, dead.node)]
