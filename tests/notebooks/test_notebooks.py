@@ -88,7 +88,7 @@ def test_the_first_flow_counts_every_flight_once(executed: Any) -> None:
     emitted = int(sum(-(-count // 500) for count in counts))
     assert rows["delay"] == [f"{len(arrived):,}", f"{emitted:,}", "0"]
     assert rows["results"] == [f"{emitted:,}", f"{emitted:,}", "0"]
-    last = _texts(executed, "import pandas as pd")[-1]
+    last = _texts(executed, "streamed = ")[-1]
     means = arrived.groupby("carrier")["arr_delay"].mean()
     found = {m[1]: (int(m[2]), float(m[3])) for m in re.finditer(r"^(\w\w) +(\d+) +(-?[\d.]+)$", last, re.MULTILINE)}
     assert found == {carrier: (int(counts[carrier]), round(float(means[carrier]), 1)) for carrier in counts.index}
