@@ -167,7 +167,11 @@ def _connect(session: Session, given: argparse.Namespace) -> Any:
 
 @_command("attach", "take up a deployed flow: graph, code and live numbers", _arg("name"))
 def _attach(session: Session, given: argparse.Namespace) -> Any:
-    return session.attach(given.name)
+    run = session.attach(given.name)
+    for name, node in run.flow.nodes.items():
+        if node.code:
+            print(f"# {name}: {node.role} {node.kind}\n{node.code.rstrip()}\n")
+    show_flow(run.flow, run)
 
 
 @_command("down", "end workers and the local Kafka; data stays", _arg("--purge", action="store_true", help="erase it"))

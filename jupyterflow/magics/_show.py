@@ -41,6 +41,10 @@ def watch(flow: Flow, run: Any) -> None:
     from jupyterflow.views import hub
 
     hub().bind(flow, run)
+    for key, (graph, displays) in list(hub().frozen.items()):
+        if graph.flow == flow.name:
+            del hub().frozen[key]
+            graph.thaw(displays)
 
 
 def freeze(flow: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from importlib import import_module
 from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class
@@ -94,6 +96,13 @@ def _foreign(shell: Any) -> bool:
 
 def load(shell: Any) -> FlowMagics:
     """Register the magics."""
+    import jupyterflow.views
+    from jupyterflow._flow import Flow
+
+    # What the first cell needs is loaded here, what its widget needs while the person writes it.
+    _ = Flow, cell_kinds(), jupyterflow.views.hub
+    if getattr(shell, "kernel", None) is not None:
+        threading.Thread(target=import_module, args=("jupyterflow.views._widgets",), daemon=True).start()
     magics = FlowMagics(shell)
     shell.register_magics(magics)
     shell.input_transformers_cleanup.insert(0, _without_body)
