@@ -12,6 +12,7 @@ from jupyterflow.model import Batch, Node
 from jupyterflow.nodes.base import Kind, NodeContext, Operator, Option
 from jupyterflow.nodes.calls import resume
 from jupyterflow.nodes.stateless import PARALLEL
+from jupyterflow.transport import Rows
 
 
 class KafkaSource:
@@ -23,20 +24,28 @@ class KafkaSource:
         self.keep_bytes = node.options.get("key") == "bytes"
 
     def decode(self, records: Sequence[Any]) -> Batch:
-        """A batch of messages (with .key .value .timestamp .headers); what cannot be decoded is a dead letter."""
-        raw = [record.value for record in records]
+        """A batch of messages (`Rows`, or any with .key .value .timestamp .headers); what cannot be decoded is a dead
+        letter."""
         counters = self.context.counters
+        headers: list[Any] | None
+        if isinstance(records, Rows):
+            raw: list[Any] = records.values
+            keys: list[Any] | None = records.keys
+            stamps = records.timestamps
+            headers = None if records.headers is None else list(map(tuple, records.headers))
+        else:
+            raw, keys = [record.value for record in records], [record.key for record in records]
+            stamps = [record.timestamp for record in records]
+            headers = [tuple(record.headers) for record in records]
         try:
             counters.bytes_in += sum(map(len, raw))
         except TypeError:  # a tombstone has no value
             counters.bytes_in += sum(len(value) for value in raw if value is not None)
-        keys: list[Any] | None = [record.key for record in records]
-        if not any(keys or ()):
-            keys = None if all(key is None for key in keys or ()) else keys
+        if keys is not None and not any(keys):
+            keys = None if all(key is None for key in keys) else keys
         if keys is not None and not self.keep_bytes:
-            keys = list(map(inside_key, keys))
-        headers = [tuple(record.headers) for record in records]
-        batch = Batch(raw, keys, [record.timestamp for record in records], headers if any(headers) else None)
+            keys = _inside_keys(keys)
+        batch = Batch(raw, keys, stamps, headers if headers is not None and any(headers) else None)
         counters.records_in += len(raw)
         decode = self.codec.decode
         try:
@@ -71,9 +80,25 @@ class KafkaSink(Operator):
         self.lineage = rows
         if rows is not None:
             batch = batch.take(rows)
-        keys = None if batch.keys is None else list(map(outside_key, batch.keys))
+        keys = None if batch.keys is None else _outside_keys(batch.keys)
         self.context.counters.bytes_out += sum(map(len, values))
         return Batch(values, keys, batch.timestamps, batch.headers)
+
+
+def _inside_keys(keys: list[Any]) -> list[Any]:
+    try:
+        return [key.decode() for key in keys]
+    except (AttributeError, UnicodeDecodeError):  # a record without a key, a key that is no text
+        return list(map(inside_key, keys))
+
+
+def _outside_keys(keys: list[Any]) -> list[bytes | None]:
+    if set(map(type, keys)) == {str}:
+        try:
+            return [key.encode() for key in keys]
+        except UnicodeEncodeError:
+            pass  # said in our words below
+    return list(map(outside_key, keys))
 
 
 def messages(batch: Batch) -> zip[Any]:

@@ -6,9 +6,10 @@ one transaction at a time back; everything else (assignment, fencing, restoring)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import repeat
+from typing import NamedTuple, Protocol, overload
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -39,6 +40,86 @@ class Fetched(Protocol):
     def headers(self) -> Headers: ...
     @property
     def offset(self) -> int: ...
+
+
+class Row(NamedTuple):
+    """One message of `Rows`."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    headers: Headers
+    offset: int
+
+
+class Rows(Sequence[Fetched]):
+    """Fetched messages as columns, in order of their offsets; as a sequence, one `Row` each.
+
+    `values`, `keys`: bytes or None. `timestamps`: ms. `headers`: None where no message has any. `offsets`: a
+    range, or a list where some are missing.
+    """
+
+    __slots__ = ("headers", "keys", "offsets", "timestamps", "values")
+
+    def __init__(
+        self,
+        values: list[bytes | None],
+        keys: list[bytes | None],
+        timestamps: list[int],
+        headers: list[Headers] | None,
+        offsets: Sequence[int],
+    ) -> None:
+        self.values, self.keys, self.timestamps = values, keys, timestamps
+        self.headers, self.offsets = headers, offsets
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, row: int) -> Row: ...
+    @overload
+    def __getitem__(self, row: slice) -> Rows: ...
+    def __getitem__(self, row: int | slice) -> Row | Rows:
+        headers = self.headers
+        if isinstance(row, slice):
+            return Rows(
+                self.values[row],
+                self.keys[row],
+                self.timestamps[row],
+                None if headers is None else headers[row],
+                self.offsets[row],
+            )
+        return Row(
+            self.keys[row],
+            self.values[row],
+            self.timestamps[row],
+            () if headers is None else headers[row],
+            self.offsets[row],
+        )
+
+    def __iter__(self) -> Iterator[Row]:
+        headers = repeat((), len(self)) if self.headers is None else self.headers
+        return map(Row, self.keys, self.values, self.timestamps, headers, self.offsets)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Rows]) -> Rows:
+        """All messages, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        out = cls([], [], [], None, [])
+        offsets: list[int] = []
+        for rows in parts:
+            if rows.headers is not None and out.headers is None:
+                out.headers = [()] * len(out)
+            if out.headers is not None:
+                out.headers += rows.headers if rows.headers is not None else [()] * len(rows)
+            out.values += rows.values
+            out.keys += rows.keys
+            out.timestamps += rows.timestamps
+            offsets += rows.offsets
+        whole = bool(offsets) and offsets[-1] - offsets[0] == len(offsets) - 1
+        out.offsets = range(offsets[0], offsets[-1] + 1) if whole else offsets
+        return out
 
 
 @dataclass(slots=True)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from jupyterflow.transport.kafka._blocks import Block, opened
 from jupyterflow.transport.messages import Fetch, Transaction
 
 MAX_RECORDS = 200_000  # waiting in one port: beyond, its partition is paused
 MAX_BYTES = 8 << 20
+
+
+class _Closed:
+    """A fetch that waits: the offsets from `start` to below `position`."""
+
+    __slots__ = ("blocks", "count", "position", "size", "start")
+
+    def __init__(self, blocks: Sequence[Block], start: int, position: int) -> None:
+        self.blocks, self.start, self.position = blocks, start, position
+        self.count = sum(map(len, blocks))
+        self.size = sum(block.size + 100 for block in blocks)
 
 
 class KafkaPort:
@@ -62,7 +74,7 @@ class KafkaPort:
         self._gate = False
         self._paused = True
         self._next = position  # the next offset to fetch
-        self._fetches: deque[tuple[Fetch, int]] = deque()
+        self._fetches: deque[_Closed] = deque()
         self._given = self._given_bytes = 0
         self._taken = self._taken_bytes = 0
 
@@ -77,14 +89,14 @@ class KafkaPort:
         if not self._gate or not self._fetches:
             return None
         try:
-            fetch, size = self._fetches.popleft()
+            fetch = self._fetches.popleft()
         except IndexError:  # the task died between the two lines
             return None
-        self._taken += len(fetch.records)
-        self._taken_bytes += size
+        self._taken += fetch.count
+        self._taken_bytes += fetch.size
         if self._paused and not self._above(2):
             self._resume(self)
-        return fetch
+        return Fetch(opened(fetch.blocks, fetch.start, fetch.position), fetch.position, fetch.start)
 
     def commit(self, transaction: Transaction) -> None:
         """Hand a transaction over; returns at once, `busy` until it is committed or the task is dead."""
@@ -113,11 +125,12 @@ class KafkaPort:
             or self._given_bytes - self._taken_bytes > MAX_BYTES // divisor
         )
 
-    def _give(self, fetch: Fetch, size: int) -> None:
-        self._given += len(fetch.records)
-        self._given_bytes += size
-        self._fetches.append((fetch, size))
-        self._next = fetch.position  # last, or `ended` would be true for a moment
+    def _give(self, blocks: Sequence[Block], position: int) -> None:
+        fetch = _Closed(blocks, self._next, position)
+        self._given += fetch.count
+        self._given_bytes += fetch.size
+        self._fetches.append(fetch)
+        self._next = position  # last, or `ended` would be true for a moment
 
     def _shut(self, error: BaseException) -> None:
         """End the port for good."""

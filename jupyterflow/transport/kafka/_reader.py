@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from jupyterflow.model import FlowError
+from jupyterflow.transport.kafka._blocks import Block
 from jupyterflow.transport.kafka._port import KafkaPort
 from jupyterflow.transport.kafka._tasks import TaskSet
-from jupyterflow.transport.messages import Fetch
 
 _log = logging.getLogger("jupyterflow.kafka")
 
@@ -92,16 +92,16 @@ class Reader:
                 )
                 self._tasks.fail_for_good(source, FlowError("JF536", line))
 
-    def _deliver(self, fetched: Mapping[Any, Sequence[Any]]) -> None:
+    def _deliver(self, fetched: Mapping[Any, Sequence[Block]]) -> None:
         subscription = self._consumer._subscription.subscription
         assignment = subscription.assignment if subscription is not None else None
         if assignment is None:
             return
         woke = False
-        for source, records in fetched.items():
+        for source, blocks in fetched.items():
             task = self._tasks.open.get(source)
             if task is not None and task.port._gate:
-                self._give(source, task.port, records, assignment.state_value(source).position)
+                self._give(source, task.port, blocks, assignment.state_value(source).position)
                 woke = True
         now = time.monotonic()
         if not fetched or now - self._swept > _SWEEP:
@@ -119,25 +119,14 @@ class Reader:
         if woke:
             self._tasks.wake()
 
-    def _give(self, source: Any, port: KafkaPort, records: Sequence[Any], position: int) -> None:
-        start, until = port._next, port._until
-        if records and records[0].offset < start:
-            records = [record for record in records if record.offset >= start]
+    def _give(self, source: Any, port: KafkaPort, blocks: Sequence[Block], position: int) -> None:
+        until = port._until
         if until is not None and position > until:
-            records = [record for record in records if record.offset < until]
             position = until
-        port._give(Fetch(records, position, start), _size(records))
+        port._give(blocks, position)
         if port._above(1) or (until is not None and position >= until):
             port._paused = True
             self._consumer.pause(source)
             if until is None or position < until:
                 # The compute thread may have drained it meanwhile and seen no pause to end.
                 self._tasks.resume(port)
-
-
-def _size(records: Sequence[Any]) -> int:
-    """Bytes of the values; of many records, by a sample."""
-    count = len(records)
-    step = max(1, count // 64)
-    sample = records[::step]
-    return sum(len(record.value or b"") + 40 for record in sample) * count // max(1, len(sample))

@@ -12,7 +12,8 @@ from typing import Any
 
 from jupyterflow.model import FlowError
 from jupyterflow.transport.kafka._assignor import StickyAssignor
-from jupyterflow.transport.kafka._consumer import bare_records, listener, new_consumer
+from jupyterflow.transport.kafka._blocks import whole_batches
+from jupyterflow.transport.kafka._consumer import listener, new_consumer
 from jupyterflow.transport.kafka._inputs import Callbacks, CloseReason, Guarantee, InputTopic
 from jupyterflow.transport.kafka._port import KafkaPort
 from jupyterflow.transport.kafka._reader import Reader
@@ -197,7 +198,7 @@ class Engine:
         )
         self._consumer = consumer
         await consumer.start()
-        bare_records(consumer)
+        whole_batches(consumer)
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(list(self._inputs), listener=listener(self._on_revoked, self._on_assigned))
