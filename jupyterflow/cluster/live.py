@@ -206,7 +206,7 @@ class LiveRun(BaseRun):
         latest = max(
             (body for body in self._tasks() if node in body["samples"]), key=lambda body: body["time"], default=None
         )
-        return None if latest is None else latest["samples"][node]
+        return None if latest is None else Shown(latest["samples"][node])
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers that run tasks of this flow."""
@@ -266,6 +266,13 @@ def flow_of(manifest: dict[str, Any]) -> Flow:
             node.fn = Elsewhere(name, source, name in manifest["stateful"])
             node.code = source
     return flow
+
+
+class Shown(str):
+    """The text of a value that stayed on a worker: shown as it is."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 class Elsewhere:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from jupyterflow.magics._rows import Rows, Steps
 from jupyterflow.magics._session import Session
-from jupyterflow.magics._show import freeze, refresh
+from jupyterflow.magics._show import freeze, refresh, show_flow
 from jupyterflow.model import FlowError, did_you_mean
 
 Do = Callable[[Session, argparse.Namespace], Any]

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-_WINDOW = 5.0  # seconds over which rates are taken
+_WINDOW = 3.0  # seconds over which rates are taken
 _GAP = 0.2  # looks closer together than this share a sample: a rate over less is noise
 
 
@@ -55,6 +55,8 @@ class Meter:
         sums = self.totals(tasks)
         now = self._clock()
         with self._lock:
+            if len(self._looks) == 1 and self._looks[0][1] == sums:
+                self._looks.clear()  # nothing has moved yet: a rate begins where the records do
             if not self._looks or now - self._looks[-1][0] >= _GAP:
                 self._looks.append((now, sums))
             while len(self._looks) > 2 and now - self._looks[1][0] > _WINDOW:

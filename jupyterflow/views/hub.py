@@ -46,6 +46,7 @@ class Hub:
     def __init__(self, interval: float = 0.5) -> None:
         self.interval = interval
         self.models: dict[str, GraphModel] = {}
+        self.frozen: dict[Any, tuple[Any, list[str]]] = {}  # graphs that became pictures, by cell: they may run again
         self._views: list[View] = []
         self._channel: Channel | None = None
         self._thread: threading.Thread | None = None

@@ -165,6 +165,7 @@ class LiveGraph:
         if not in_notebook():
             print(tree(self.model.flow))
             return
+        self.hub.frozen.pop(self.key, None)
         self._displays.append(f"jupyterflow-{os.urandom(16).hex()}")
         widget = self.widget
         self.hub.open(self)
@@ -193,8 +194,21 @@ class LiveGraph:
         picture = self.static()
         for shown in self._displays:
             publish_display_data(picture, transient={"display_id": shown}, update=True)
-        self._displays = []
+        displays, self._displays = self._displays, []
         self.close()
+        self.hub.frozen[self.key or tuple(displays)] = (self, displays)
+
+    def thaw(self, displays: list[str]) -> None:
+        """Live again where it was frozen: the flow runs once more."""
+        from IPython.display import update_display
+
+        self._displays = displays
+        widget = self.widget
+        self.hub.open(self)
+        for shown in displays:
+            update_display(widget, display_id=shown)
+        self._shown_at = time.monotonic()
+        self.hub.wake()
 
     def close(self) -> None:
         """Close the widget, its elements and the driver."""
