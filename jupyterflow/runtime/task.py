@@ -219,7 +219,7 @@ class Task:
             )
         worked = False
         for offset, reader in list(self._open.items()):
-            self._origin = self._place(offset, reader)
+            self._origin, before = self._place(offset, reader), reader.position
             self.steps[0].parts = []
             try:
                 batch = reader.read(limit)
@@ -239,6 +239,7 @@ class Task:
                 self._run(batch)
             if reader.position is not None:
                 self._splits[offset] = reader.position
+                worked = worked or reader.position != before  # it may have passed over all that it read
             if reader.done:
                 worked = True
                 reader.close()
@@ -275,13 +276,14 @@ class Task:
 
     def mark(self, mark: Mark, offset: int | None = None) -> None:
         """A mark in the input: an upstream task has ended, or has drained for a stop."""
-        if offset is not None:
-            self.position = offset + 1
         self.pending += 1
         if mark.kind == "end" and self.stage.input == "splits":
+            # The position stays before the splits that are still to be read (see `_advance`).
             self._seen = offset if offset is not None else self._seen
             self._no_more_splits = True
             return
+        if offset is not None:
+            self.position = offset + 1
         sender = (mark.stage, mark.task)
         if mark.kind == "end":
             self._ended.add(sender)
