@@ -82,8 +82,11 @@ class WorkersApp(ClusterCommand):
     description = "List the workers: host, pid, labels, tasks, load, last sign of life."
 
     def go(self, *arguments: str) -> None:
+        from jupyterflow.magics._rows import WORKER, only
+
         with self.cluster() as cluster:
-            show_rows(self, cluster.workers, "no workers - jupyter flow scale 2 starts two")
+            rows = cluster.workers
+            show_rows(self, rows if self.json else only(rows, WORKER), "no workers - jupyter flow scale 2 starts two")
 
 
 class ScaleApp(ClusterCommand):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from jupyterflow.magics._rows import Rows, Steps
+from jupyterflow.magics._rows import WORKER, Rows, Steps, only
 from jupyterflow.magics._session import Session
 from jupyterflow.magics._show import freeze, refresh, show_flow
 from jupyterflow.model import FlowError, did_you_mean
@@ -183,7 +183,7 @@ def _down(session: Session, given: argparse.Namespace) -> Any:
 
 @_command("workers", "the worker slots: host, pid, labels, tasks, version")
 def _workers(session: Session, given: argparse.Namespace) -> Any:
-    return Rows(session.needs_cluster().workers, "no workers - %flow scale 2 starts two")
+    return Rows(only(session.needs_cluster().workers, WORKER), "no workers - %flow scale 2 starts two")
 
 
 @_command("scale", "this many worker slots on this machine", _arg("workers", type=int, metavar="N"))

@@ -17,6 +17,15 @@ class Rows(list[dict[str, Any]]):
         return table(self) or self.empty
 
 
+WORKER = ("name", "host", "pid", "labels", "tasks", "version", "python", "cpu", "memory", "seen")
+
+
+def only(rows: Iterable[dict[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows with these columns alone, those that they have, in this order."""
+    names = list(names)
+    return [{name: row[name] for name in names if name in row} for row in rows]
+
+
 def table(rows: list[dict[str, Any]], widest: int = 60) -> str:
     """Rows as aligned text columns, numbers to the right; cells are cut at *widest* characters."""
     if not rows:
