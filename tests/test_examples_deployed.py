@@ -97,9 +97,9 @@ def test_words_equal_a_counter_although_a_worker_is_killed_half_way(cluster: Clu
 
     until(lambda: counted() > expected.total() // 4, 60)
     assert live.state != "finished"
-    victim = live.workers()[0]
+    victim = until(live.workers)[0]
     os.kill(victim["pid"], signal.SIGKILL)
-    live.wait(90)
+    live.wait(40)
     records = live.records("out")
     assert {record.key: record.value for record in records} == expected
     assert len(records) == len(expected)
@@ -111,7 +111,7 @@ def test_nobody_elses_input_is_read_and_written_as_any_client_does(cluster: Clus
     cluster._control.admin.create_topics([TopicSpec(f"{name}-in", 2)])
     produced = tools.console(
         tools.PRODUCER, "--bootstrap-server", cluster.bootstrap, "--topic", f"{name}-in",
-        "--property", "parse.key=true", "--property", "key.separator=:",
+        "--reader-property", "parse.key=true", "--reader-property", "key.separator=:",
         input="".join(f'k{i % 3}:{{"n": {i}}}\n' for i in range(30)),
     )  # fmt: skip
     assert produced.returncode == 0, produced.stderr
@@ -122,7 +122,7 @@ def test_nobody_elses_input_is_read_and_written_as_any_client_does(cluster: Clus
     consumed = tools.console(
         tools.CONSUMER, "--bootstrap-server", cluster.bootstrap, "--topic", f"{name}-out", "--from-beginning",
         "--isolation-level", "read_committed", "--max-messages", "30", "--timeout-ms", "20000",
-        "--property", "print.key=true", "--property", "key.separator=:",
+        "--formatter-property", "print.key=true", "--formatter-property", "key.separator=:",
     )  # fmt: skip
     got = sorted(consumed.stdout.split())
     assert got == sorted(f'k{i % 3}:{{"n":{i * 2}}}' for i in range(30)), consumed.stderr

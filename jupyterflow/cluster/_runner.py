@@ -274,7 +274,8 @@ class FlowRunner:
     @property
     def tasks(self) -> list[str]:
         """The tasks that run here, as `STAGE/NUMBER`."""
-        return [f"{stage}/{index}" for stage, index in sorted(self._runs)]
+        with self._lock:
+            return [f"{stage}/{index}" for stage, index in sorted(self._runs)]
 
     def close(self, *, leave: bool = True) -> None:
         """End what runs here: what is in flight is committed or aborted."""

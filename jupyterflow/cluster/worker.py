@@ -37,6 +37,7 @@ class Worker:
         self._wake = threading.Event()
         self._closing = False
         self._seen = 0.0
+        self._tasks: list[str] = []
         self._started = time.time()
         self._versions = versions()
         control.on_change = self._on_change
@@ -158,9 +159,10 @@ class Worker:
                 self.control.publish("telemetry", key, body, timeout=None)
             runner.throttle(self.control.tables["telemetry"])
         now = time.monotonic()
-        if now - self._seen < _PRESENCE:
+        tasks = [f"{name}:{task}" for name, runner in self._runners.items() for task in runner.tasks]
+        if now - self._seen < _PRESENCE and tasks == self._tasks:
             return
-        self._seen = now
+        self._seen, self._tasks = now, tasks
         import psutil
 
         process = psutil.Process()
@@ -172,7 +174,7 @@ class Worker:
             "version": __version__,
             "python": self._versions[0],
             "dill": self._versions[1],
-            "tasks": [f"{name}:{task}" for name, runner in self._runners.items() for task in runner.tasks],
+            "tasks": tasks,
             "cpu": process.cpu_percent(),
             "memory": process.memory_info().rss,
             "refused": {name: line for name, (_, line) in self._refused.items()},
