@@ -64,7 +64,8 @@ def test_a_flows_life_in_cells(shell: Any, capsys: Any) -> None:
     run(shell, "%flow connect")
     assert [row["flow"] for row in run(shell, "%flow ls")] == ["life"]
     capsys.readouterr()
-    attached = run(shell, "%flow attach life")
+    run(shell, "%flow attach life")
+    attached = session(shell).runs["life"]
     assert attached.state in ("running", "idle")
     assert session(shell).flow.nodes["factors"].code == code
     run(shell, "%flow tree")
