@@ -335,8 +335,8 @@ def test_an_interrupted_wait_leaves_nothing_running_after_terminate() -> None:
         run = flow.run()
         while not run.collect("out"):
             pass
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             run.wait(30)
         except KeyboardInterrupt:
             assert run.state in ("running", "idle")
