@@ -451,7 +451,11 @@ class Task:
         self.steps[0].context.counters.errors += 1
         place = {"topic": self.stage.topic, "partition": self.index, "offset": offset}
         self._effects.dead.append(DeadLetter(self.stage.id, None, str(error), "", place, self.version))
-        self.position = offset + 1
+        if self.stage.input == "splits":
+            self._splits[offset], self._seen = _DONE, offset
+            self._advance()
+        else:
+            self.position = offset + 1
         self.pending += 1
 
     def adopt(self, old: Task) -> None:

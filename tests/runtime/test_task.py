@@ -232,7 +232,7 @@ def test_a_mark_is_passed_on_when_all_that_feed_the_task_have_sent_it() -> None:
             task.mark(Mark("drain", "0", 1, stage, number, 2, stop))
         assert task.status == "drained"
         sent = task.take().outputs
-        assert [[m.value for m in items] for items in sent.values()] == [[stop], [stop]]
+        assert [[m.value for m in items if isinstance(m, Mark)] for items in sent.values()] == [[stop], [stop]]
         meta = task.take().meta
         task = Task(made, made.stage("n"), 0, flow)
         task.restore(meta, {})
@@ -302,3 +302,20 @@ def test_what_a_broken_source_gave_before_goes_out_first() -> None:
         read()
     assert values == [1]
     task.close()
+
+
+def test_a_split_that_is_refused_does_not_hide_those_before_it() -> None:
+    flow = jf.Flow("refused")
+    flow.source("values", [0]).sink("out", "collect")
+    made = plan(flow)
+    task = Task(made, made.stages[0], 0, flow)
+    task.split({"items": [1, 2, 3]}, 0)
+    task.refuse(jf.FlowError("JF225", "it is not ours"), 1)
+    task.mark(Mark("end", "0", 1, "values", 0, 1), 2)
+    task.pull(1)
+    effects = task.take()
+    assert (effects.position or 0) == 0
+    assert effects.dead[0].error == "JF225 it is not ours"
+    while task.status == "running":
+        task.pull(1)
+    assert task.take().position == 3
