@@ -220,6 +220,9 @@ class Flow(ModelFlow):
 
         return explain(self, plan(self, tasks=tasks))
 
+    def __repr__(self) -> str:
+        return f"<Flow {self.name}: {len(self.nodes)} nodes>"
+
     def tree(self) -> str:
         """The flow as a tree of text."""
         from jupyterflow.views.tree import tree

@@ -15,6 +15,12 @@ from typing import Any
 
 def of_function(function: Any) -> str:
     """The source text of a function, or an empty text."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is not None and code.co_filename.startswith("<%%flow "):
+        # The statements of a cell without a definition: no syntax says where such a function ends.
+        lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :]
+        if lines and not lines[0].lstrip().startswith(("def ", "async def ", "@", "class ")) and "lambda" not in lines[0]:
+            return "".join(lines)
     try:
         return inspect.getsource(inspect.unwrap(function))
     except (OSError, TypeError, ValueError, IndentationError, SyntaxError):

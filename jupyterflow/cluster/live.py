@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import pickle
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from jupyterflow.plan import Plan
 from jupyterflow.runtime.run import BaseRun
 from jupyterflow.telemetry import Meter
 
+_log = logging.getLogger("jupyterflow.live")
 _IDLE = 3.0  # seconds without a change in any counter
 _LINES = 200
 _OPEN = 5.0  # seconds that a read waits for a transaction to end
@@ -142,7 +144,11 @@ class LiveRun(BaseRun):
         out: deque[Record] = deque(maxlen=limit)
         sealer = Sealer(self._control.key, self.plan.epoch)
         for _, value in self._read(topic):
-            payload = sealer.open(topic, 0, value)
+            try:
+                payload = sealer.open(topic, 0, value)
+            except FlowError as error:
+                _log.warning("%s - it is left out", error)
+                continue
             if payload_kind(payload) == BATCH:
                 out.extend(decode_batch(payload))
         return list(out)
@@ -262,9 +268,9 @@ def flow_of(manifest: dict[str, Any]) -> Flow:
     flow = FluentFlow.from_dict(manifest["flow"])
     for name, node in flow.nodes.items():
         if name in manifest["package"]["nodes"]:
-            source = manifest["package"]["sources"].get(name) or node.code or ""
-            node.fn = Elsewhere(name, source, name in manifest["stateful"])
+            source = node.code or manifest["package"]["sources"].get(name) or ""
             node.code = source
+            node.fn = Elsewhere(name, source, name in manifest["stateful"])
     return flow
 
 
