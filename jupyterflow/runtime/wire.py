@@ -29,10 +29,27 @@ from jupyterflow.plan import Plan
 from jupyterflow.runtime.driver import Split, feed
 from jupyterflow.runtime.effects import DeadLetter, Effects
 from jupyterflow.runtime.task import Task
-from jupyterflow.transport.messages import Fetch, Message, Port, Transaction
+from jupyterflow.transport.messages import Fetch, Message, Port, Transaction, Written
 
 META = b"\0task"
 _SLICE = 2_000  # messages of an outside topic that make a batch
+_REMEMBERED = 200_000  # keys whose partition is kept
+
+
+class _Where(dict[bytes | None, int]):
+    """Key -> partition of *n*, as Kafka's default partitioner has it; remembered."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __missing__(self, key: bytes | None) -> int:
+        assert key is not None
+        if len(self) > _REMEMBERED:
+            keyless = self[None]
+            self.clear()
+            self[None] = keyless
+        self[key] = partition = outside_partition(key, self._n)
+        return partition
 
 
 class KafkaChannel:
@@ -57,7 +74,7 @@ class KafkaChannel:
         self._fetch: Fetch | None = None
         self._next = 0
         self._turn = task.index
-        self._where: dict[tuple[int, bytes], int] = {}
+        self._where: dict[int, _Where] = {}
 
     @property
     def busy(self) -> bool:
@@ -117,7 +134,7 @@ class KafkaChannel:
         feed(task, item, record.offset)
 
     def perform(self, effects: Effects) -> None:
-        writes: dict[tuple[str, int], list[Message]] = {}
+        writes: dict[tuple[str, int], list[Written]] = {}
         for at, items in effects.outputs.items():
             self._frames(writes.setdefault(at, []), at, items, effects)
         for node, batches in effects.collected.items():
@@ -150,9 +167,7 @@ class KafkaChannel:
             payload = pickle.dumps({**data, "value": repr(letter.value)[:10_000], "key": repr(letter.key)[:1_000]}, 5)
         return self._sealer.seal(*at, payload)
 
-    def _frames(
-        self, out: list[Message], at: tuple[str, int], items: Sequence[Batch | Mark], effects: Effects
-    ) -> None:
+    def _frames(self, out: list[Written], at: tuple[str, int], items: Sequence[Batch | Mark], effects: Effects) -> None:
         waiting: list[Batch] = []
 
         def send() -> None:
@@ -177,27 +192,21 @@ class KafkaChannel:
                 out.append(Message(None, self._sealer.seal(*at, item.encode())))
         send()
 
-    def _publish(self, writes: dict[tuple[str, int], list[Message]], topic: str, batches: Sequence[Batch]) -> None:
+    def _publish(self, writes: dict[tuple[str, int], list[Written]], topic: str, batches: Sequence[Batch]) -> None:
         n = self._partitions(topic)
-        where = self._where
+        where = self._where.get(n)
+        if where is None:
+            where = self._where[n] = _Where(n)
+        add = [writes.setdefault((topic, partition), []).append for partition in range(n)]
         for batch in batches:
             self._turn += 1
             keyless = self._turn % n
-            lists = [writes.setdefault((topic, p), []) for p in range(n)]
             if batch.keys is None:
-                lists[keyless].extend(Message(*row) for row in messages(batch))
+                writes[topic, keyless].extend(messages(batch))
                 continue
-            if len(where) > 200_000:
-                where.clear()
-            for row in messages(batch):
-                key = row[0]
-                if key is None:
-                    lists[keyless].append(Message(*row))
-                    continue
-                partition = where.get((n, key))
-                if partition is None:
-                    partition = where[n, key] = outside_partition(key, n)
-                lists[partition].append(Message(*row))
+            where[None] = keyless
+            for partition, row in zip(map(where.__getitem__, batch.keys), messages(batch), strict=True):
+                add[partition](row)
 
     def close(self) -> None:
         pass

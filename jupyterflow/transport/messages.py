@@ -6,7 +6,7 @@ one transaction at a time back; everything else (assignment, fencing, restoring)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import NamedTuple, Protocol, overload
@@ -14,17 +14,21 @@ from typing import NamedTuple, Protocol, overload
 Headers = Sequence[tuple[str, bytes]]
 
 
-@dataclass(slots=True)
-class Message:
+class Message(NamedTuple):
     """One message to write: bytes as they go to the topic; `value` None is a tombstone.
 
-    `timestamp` is in ms since the epoch, -1 leaves it to the transport.
+    `timestamp` is in ms since the epoch, -1 leaves it to the transport. Where there are many, a plain tuple of
+    the four does.
     """
 
     key: bytes | None
     value: bytes | None
     timestamp: int = -1
     headers: Headers = ()
+
+
+Written = tuple[bytes | None, bytes | None, int, Headers]
+"""A Message, or a plain tuple of its fields."""
 
 
 class Fetched(Protocol):
@@ -144,7 +148,7 @@ class Transaction:
     thread once it is committed, never otherwise; it must return at once.
     """
 
-    writes: dict[tuple[str, int], list[Message]]
+    writes: Mapping[tuple[str, int], Sequence[Written]]
     position: int | None = None
     on_done: Callable[[], None] | None = None
 

@@ -110,15 +110,20 @@ class Watch:
 class World:
     """A cluster with one worker and the input topics."""
 
-    def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, say: Callable[[str], None], *, pinned: bool = True) -> None:
         self.cluster, self.say = cluster, say
+        self._pinned = pinned
         self.bootstrap = cluster.bootstrap
         self._filled: set[str] = set()
         self._number = 0
         self._expected: dict[tuple[str, int], data.Expected] = {}
         if (local := broker.find()) is not None:
-            pin(local.pid, 0)
-        pin(os.getpid(), 0)
+            self._pin(local.pid, 0)
+        self._pin(os.getpid(), 0)
+
+    def _pin(self, pid: int, core: int) -> None:
+        if self._pinned:
+            pin(pid, core)
 
     def source(self, workload: str, records: int) -> str:
         """The input topic of a workload, filled once."""
@@ -154,7 +159,7 @@ class World:
         flow = getattr(flows, workload)(f"bench{self._number}", source, target)
         (worker,) = self.cluster.workers
         pid = worker["pid"]
-        pin(pid, 1)
+        self._pin(pid, 1)
         watch = Watch(self.bootstrap, target)
         before, begin = cpu_of(pid), time.perf_counter()
         try:
@@ -183,7 +188,7 @@ class World:
                 assert process.stdout is not None
                 if process.stdout.readline().strip() != "ready":
                     raise RuntimeError("the hand-written loop did not start")
-                pin(process.pid, 1)
+                self._pin(process.pid, 1)
                 begin = time.perf_counter()
                 process.stdin.write("go\n")
                 process.stdin.flush()
