@@ -271,10 +271,7 @@ def _write_splits(control: Control, flow: Flow, plan: Plan, stage: Stage, class_
 
 def _split_payloads(split: dict[str, Any], class_module: str, where: str) -> list[bytes]:
     """The payloads of a split; one of many items is divided until each fits in a message."""
-    try:
-        data = SPLIT + dump_items(split, class_module)[0]
-    except Exception as error:
-        raise FlowError("JF620", f"{where}: its items cannot be pickled: {error_line(error)}") from error
+    data = SPLIT + dump_items(split, class_module, where)[0]
     if len(data) <= _MESSAGE:
         return [data]
     items = split.get("items", ())

@@ -18,6 +18,7 @@ from jupyterflow.cluster import _classes
 from jupyterflow.cluster.capture import interactive_class
 from jupyterflow.cluster.payload import Package, load, pack
 from jupyterflow.model import Flow, FlowError
+from jupyterflow.nodes.base import error_line
 from jupyterflow.plan import Plan, plan
 
 _JSON = (str, int, float, bool, type(None))
@@ -49,16 +50,16 @@ def package(flow: Flow, include: tuple[str, ...] = ()) -> Package:
     functions = functions_of(flow)
     for name, node in flow.nodes.items():
         if node.options.get("items"):
-            _, classes = dump_items(node.options["items"], "")
+            _, classes = dump_items(node.options["items"], "", f"flow '{flow.name}', node '{name}'")
             if classes:  # its items are no code, but their classes are
                 functions[f"{name}:items"] = functools.partial(tuple, classes)
     return pack(functions, flow=flow.name, include=list(include))
 
 
-def dump_items(items: Any, module: str) -> tuple[bytes, list[type]]:
+def dump_items(items: Any, module: str, where: str) -> tuple[bytes, list[type]]:
     """The pickle of a list source's items, and the notebook's classes in it, which it names as those of *module*.
 
-    `pickle.loads` reads it once the class module is installed. Raises what pickling raises.
+    `pickle.loads` reads it once the class module is installed. Raises FlowError JF620 where it cannot be pickled.
     """
     found: dict[type, None] = {}
 
@@ -70,7 +71,12 @@ def dump_items(items: Any, module: str) -> tuple[bytes, list[type]]:
             return NotImplemented
 
     file = io.BytesIO()
-    Pickler(file, 5).dump(items)
+    try:
+        Pickler(file, 5).dump(items)
+    except Exception as error:
+        raise FlowError(
+            "JF620", f"{where}: its items cannot be pickled: {error_line(error)} - give plain data"
+        ) from error
     return file.getvalue(), list(found)
 
 
