@@ -122,6 +122,7 @@ class NodeContext:
         self.counters = Counters()
         self.table = Table()
         self.user = Context(node, task, tasks, worker)
+        self.keyed = True  # a key_by came before: without one a fold is one value for all records
         self.prints: list[str] = []
         self.clock = clock
         self._fail = fail

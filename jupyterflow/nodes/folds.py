@@ -7,10 +7,10 @@ what has not been emitted yet and nothing twice.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from jupyterflow.codecs import key_of
+from jupyterflow.codecs import key_of, state_key
 from jupyterflow.model import Batch, Node
 from jupyterflow.nodes.base import Kind, NodeContext, Operator, Option, now_ms
 from jupyterflow.nodes.calls import Signature, columns, key_column, retried
@@ -52,6 +52,12 @@ class Fold(Operator):
             return retried(named, retries(node)), start
         return fn, start
 
+    def _keys(self, batch: Batch) -> tuple[Sequence[Any], list[Any] | None]:
+        """The state keys of a batch, and the keys that its results carry."""
+        if self.context.keyed:
+            return key_column(batch), batch.keys
+        return [state_key(None)] * len(batch), None
+
     def process(self, batch: Batch) -> Batch | None:
         rows: list[int] | None = None
         out: list[Any] = []
@@ -60,7 +66,7 @@ class Fold(Operator):
         get, step, start, every, each = table.get, self.step, self.start, self.every, self.each
         extra = columns(self.names, batch, self.context) if self.names else None
         arguments = zip(*extra, strict=True) if extra else None
-        keys = key_column(batch)
+        keys, given = self._keys(batch)
         failed: set[int] = set()
         emitted: list[int] = []
         for row, (key, value) in enumerate(zip(keys, batch.values, strict=True)):
@@ -90,13 +96,13 @@ class Fold(Operator):
             dirty.difference_update([key for key in set(keys) if key not in table])
         if each and not failed:
             self.lineage = None
-            return Batch(out, batch.keys, batch.timestamps, batch.headers)
+            return Batch(out, given, batch.timestamps, batch.headers)
         rows = [row for row in range(len(batch)) if row not in failed] if each else emitted
         self.lineage = rows
         if not rows:
             return None
         kept = batch.take(rows)
-        return Batch(out, kept.keys, kept.timestamps, kept.headers)
+        return Batch(out, None if given is None else kept.keys, kept.timestamps, kept.headers)
 
     def _pending(self) -> Batch | None:
         table, dirty = self.context.table.values, self.context.table.dirty
@@ -133,14 +139,14 @@ class Count(Fold):
             return super().process(batch)
         table = self.context.table.values
         get = table.get
-        keys = key_column(batch)
+        keys, given = self._keys(batch)
         out: list[int] = []
         append = out.append
         for key in keys:
             table[key] = n = get(key, 0) + 1
             append(n)
         self.context.table.dirty.update(keys)
-        return Batch(out, batch.keys, batch.timestamps, batch.headers)
+        return Batch(out, given, batch.timestamps, batch.headers)
 
 
 KINDS = [

@@ -9,6 +9,9 @@ from jupyterflow.codecs import Mark
 from jupyterflow.model import Batch
 
 
+GONE: Any = object()  # in the place of a value: the key has no state any more
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A record that a node could not process. `position`: where it came from; `version`: of the flow."""
@@ -33,7 +36,7 @@ class Effects:
 
     `outputs`: batches and marks by (internal topic, partition), in order. `published`: batches of bytes by
     (sink, outside topic). `collected`: batches by collect sink. `changes`: changed state by (node, state key),
-    None where it is gone. `meta`: the task's own state. `position`: the next offset of its input to read.
+    GONE where there is none any more. `meta`: the task's own state. `position`: the next offset of its input to read.
     """
 
     outputs: dict[tuple[str, int], list[Batch | Mark]] = field(default_factory=dict)

@@ -17,8 +17,8 @@ from jupyterflow.nodes import prints
 from jupyterflow.nodes.base import NodeContext, Operator, SplitReader, error_line
 from jupyterflow.nodes.catalogue import find
 from jupyterflow.nodes.kafka import KafkaSource
-from jupyterflow.plan import Output, Plan, Stage
-from jupyterflow.runtime.effects import DeadLetter, Effects
+from jupyterflow.plan import Output, Plan, Stage, keyed_nodes
+from jupyterflow.runtime.effects import GONE, DeadLetter, Effects
 
 Status = Literal["running", "drained", "ended"]
 _DONE = "done"
@@ -95,6 +95,7 @@ class Task:
 
     def _steps(self, worker: str, clock: Callable[[], float]) -> list[_Step]:
         number = {name: i for i, name in enumerate(self.stage.nodes)}
+        keyed = keyed_nodes(self._flow)
         steps = []
         for name in self.stage.nodes:
             node = self._flow.nodes[name]
@@ -102,6 +103,7 @@ class Task:
                 name, task=self.index, tasks=self.stage.tasks, worker=worker, fail=self._failed, clock=clock
             )
             context.user.locate = lambda row, i=number[name]: self._locate(i, row)  # type: ignore[misc]
+            context.keyed = name in keyed
             kind = find(node.role, node.kind, f"node '{name}'")
             operator = kind.make(node, context) if kind.make is not None else None
             step = _Step(name, context, operator, [number[up] for up, down in self.stage.edges if down == name])
@@ -491,10 +493,10 @@ class Task:
                 if self._durable:
                     values = table.values
                     for key in table.dirty:
-                        value = values.get(key)
-                        if value == {} and type(value) is dict:
-                            value = None
-                            values.pop(key, None)
+                        value = values.get(key, GONE)
+                        if type(value) is dict and not value:
+                            del values[key]
+                            value = GONE
                         effects.changes[step.name, key] = value
                 table.dirty.clear()
             if lines := len(step.context.prints):  # a generator's thread may add more meanwhile

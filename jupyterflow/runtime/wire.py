@@ -27,7 +27,7 @@ from jupyterflow.model import Batch, FlowError
 from jupyterflow.nodes.kafka import messages
 from jupyterflow.plan import Plan
 from jupyterflow.runtime.driver import Split, feed
-from jupyterflow.runtime.effects import DeadLetter, Effects
+from jupyterflow.runtime.effects import GONE, DeadLetter, Effects
 from jupyterflow.runtime.task import Task
 from jupyterflow.transport.messages import Fetch, Message, Port, Transaction, Written
 
@@ -103,8 +103,9 @@ class KafkaChannel:
         records = fetch.records
         if self._next < len(records):
             if self._stage.input == "kafka":
-                task.messages(records[self._next : self._next + _SLICE])
-                self._next += _SLICE
+                end = self._next + min(_SLICE, task.limit)
+                task.messages(records[self._next : end])
+                self._next = end
             else:
                 self._internal(task, records[self._next])
                 self._next += 1
@@ -128,7 +129,9 @@ class KafkaChannel:
             else:
                 item = Split(decode_split(payload))
         except FlowError as error:
-            # Not ours, or not readable here: kept aside and told, never unpickled, and the flow goes on.
+            if error.code == "JF224":
+                raise  # ours, and cannot be loaded here: to pass over it would lose its records
+            # Not ours: kept aside and told, never unpickled, and the flow goes on.
             task.refuse(error, record.offset)
             return
         feed(task, item, record.offset)
@@ -146,8 +149,7 @@ class KafkaChannel:
         log = writes.setdefault(changelog, [])
         for (name, key), value in effects.changes.items():
             entry = name.encode() + b"\0" + state_key_bytes(key)
-            data = None if value is None else self._pickled(changelog, value)
-            log.append(Message(entry, data))
+            log.append(Message(entry, None if value is GONE else self._pickled(changelog, value)))
         for letter in effects.dead:
             at = (self._plan.dead_topic, 0)
             writes.setdefault(at, []).append(Message(None, self._letter(at, letter)))

@@ -18,6 +18,7 @@ from jupyterflow.codecs import Mark
 from jupyterflow.model import Batch
 from jupyterflow.plan import Plan, plan
 from jupyterflow.runtime.driver import Split, feed
+from jupyterflow.runtime.effects import GONE
 from jupyterflow.runtime.task import Task
 
 
@@ -54,7 +55,7 @@ class Crashing:
         for place, items in effects.outputs.items():
             self.outputs.setdefault(place, []).extend(items)
         for place, value in effects.changes.items():
-            if value is None:
+            if value is GONE:
                 self.state.pop(place, None)
             else:
                 self.state[place] = value
