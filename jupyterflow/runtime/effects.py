@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from jupyterflow.codecs import Mark
 from jupyterflow.model import Batch
 
 
-GONE: Any = object()  # in the place of a value: the key has no state any more
+class _Gone(Enum):
+    GONE = "gone"
+
+
+GONE = _Gone.GONE  # in the place of a value: the key has no state any more
 
 
 @dataclass(frozen=True, slots=True)
