@@ -16,7 +16,7 @@ from statistics import median
 _IMPORT = """
 import time; begin = time.perf_counter()
 import jupyterflow
-print(time.perf_counter() - begin)
+print("took", time.perf_counter() - begin)
 """
 _CELLS = """
 import time
@@ -28,7 +28,7 @@ def took(code):
     with capture_output() as said:
         result = shell.run_cell(code)
     result.raise_error()
-    print(time.perf_counter() - begin)
+    print("took", time.perf_counter() - begin)
 shell.run_cell("1 + 1")
 took("%load_ext jupyterflow")
 took("%%flow source numbers --rate 1000\\nimport random\\nwhile True:\\n    yield random.randrange(1000)")
@@ -78,13 +78,14 @@ def _fresh(code: str) -> list[float]:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         raise RuntimeError(f"it failed: {done.stderr.strip().splitlines()[-1]}")
-    return [float(line) for line in done.stdout.split()]
+    return [float(line.removeprefix("took ")) for line in done.stdout.splitlines() if line.startswith("took ")]
 
 
 @contextmanager
 def _home() -> Iterator[None]:
     """A `JUPYTERFLOW_DIR` of its own; what is up in it is ended."""
-    import jupyterflow as jf
+    from jupyterflow.cluster import check
+    from jupyterflow.cluster.client import down
 
     before = os.environ.get("JUPYTERFLOW_DIR")
     home = tempfile.mkdtemp(prefix="jfb", dir="/tmp" if os.path.isdir("/tmp") else None)
@@ -92,7 +93,8 @@ def _home() -> Iterator[None]:
     try:
         yield
     finally:
-        jf.down()
+        down()
+        check.close()
         shutil.rmtree(home, ignore_errors=True)
         if before is None:
             del os.environ["JUPYTERFLOW_DIR"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -108,11 +109,12 @@ class Watch:
 
 
 class World:
-    """A cluster with one worker and the input topics."""
+    """A cluster and the input topics; measured figures want it to have one worker."""
 
     def __init__(self, cluster: Cluster, say: Callable[[str], None], *, pinned: bool = True) -> None:
         self.cluster, self.say = cluster, say
         self._pinned = pinned
+        self._prefix = f"bench{uuid.uuid4().hex[:6]}"
         self.bootstrap = cluster.bootstrap
         self._filled: set[str] = set()
         self._number = 0
@@ -127,7 +129,7 @@ class World:
 
     def source(self, workload: str, records: int) -> str:
         """The input topic of a workload, filled once."""
-        topic = f"bench.{workload}.{records}"
+        topic = f"{self._prefix}.{workload}.{records}"
         if topic not in self._filled:
             self.say(f"writing {records:,} records of {workload}")
             rows = {"stateless": data.bids, "words": data.words}[workload](records)
@@ -137,7 +139,7 @@ class World:
 
     def _target(self, workload: str, who: str) -> str:
         self._number += 1
-        topic = f"bench.{workload}.{who}.{self._number}"
+        topic = f"{self._prefix}.{workload}.{who}.{self._number}"
         names = [topic] if who == "flow" else [topic, f"{topic}.shuffle", f"{topic}.changelog"]
         with Admin(KafkaConfig(self.bootstrap)) as admin:
             admin.create_topics([TopicSpec(name, data.PARTITIONS, {}) for name in names])
@@ -154,18 +156,18 @@ class World:
         return found == self._expected[key]
 
     def by_flow(self, workload: str, records: int, guarantee: str | None = None) -> Result:
-        """JupyterFlow deployed on the worker."""
+        """JupyterFlow deployed on the workers."""
         source, target = self.source(workload, records), self._target(workload, "flow")
-        flow = getattr(flows, workload)(f"bench{self._number}", source, target)
-        (worker,) = self.cluster.workers
-        pid = worker["pid"]
-        self._pin(pid, 1)
+        flow = getattr(flows, workload)(f"{self._prefix}x{self._number}", source, target)
+        pids = [worker["pid"] for worker in self.cluster.workers]
+        for pid in pids:
+            self._pin(pid, 1)
         watch = Watch(self.bootstrap, target)
-        before, begin = cpu_of(pid), time.perf_counter()
+        before, begin = sum(map(cpu_of, pids)), time.perf_counter()
         try:
             live = self.cluster.deploy(flow, guarantee=guarantee or GUARANTEE[workload], commit_interval=0.1)
             live.wait(30 + records / 5_000)
-            cpu = cpu_of(pid) - before
+            cpu = sum(map(cpu_of, pids)) - before
         finally:
             watch.done()
         dead = live.dead_letters()

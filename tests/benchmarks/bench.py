@@ -57,9 +57,10 @@ def throughput(workloads: list[str], records: int, times: int, quiet: bool) -> b
 
     def line(who: str, results: list[Result]) -> None:
         rates, micros = [r.rate for r in results], [r.micros for r in results]
+        steady = median(r.steady for r in results)
         print(
             f"{who:12} {median(rates):>10,.0f} /s whole run ({min(rates):,.0f} to {max(rates):,.0f})"
-            f" {median(r.steady for r in results):>10,.0f} /s steady {median(micros):>6.2f} us CPU a record"
+            f" {steady:>10,.0f} /s steady {median(micros):>6.2f} us CPU a record"
             f"  {'right' if all(r.right for r in results) else 'WRONG'}",
             flush=True,
         )

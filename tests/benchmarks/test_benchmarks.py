@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from _bench_data import Expected, bids, expected_bids, expected_words
 from _bench_world import World
 
-from jupyterflow.broker import LocalBroker
-from jupyterflow.cluster import slots
-from jupyterflow.cluster.client import up
+from jupyterflow.cluster.client import Cluster
 
 pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture(scope="module")
-def world(broker: LocalBroker, flow_home: Path) -> Iterator[World]:
+def world(cluster: Cluster) -> Iterator[World]:
     said: list[str] = []
-    with up(workers=1) as cluster:
-        yield World(cluster, said.append, pinned=False)
-    slots.stop(home=flow_home)
+    yield World(cluster, said.append, pinned=False)
     assert [line for line in said if line.startswith("WRONG")] == []
 
 
