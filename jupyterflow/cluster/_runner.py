@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from jupyterflow.cluster.control import Control
@@ -36,7 +37,10 @@ class Report:
 class FlowRunner:
     """Runs the tasks of a deployment that this worker is given."""
 
-    def __init__(self, loaded: Loaded, control: Control, worker: str) -> None:
+    def __init__(
+        self, loaded: Loaded, control: Control, worker: str, on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_end = on_end
         self.manifest, self.flow, self.plan = loaded.manifest, loaded.flow, loaded.plan
         self.name = self.plan.flow
         self.error: FlowError | None = None
@@ -110,7 +114,7 @@ class FlowRunner:
 
     def _told(self, error: BaseException) -> None:
         _log.warning("flow '%s': %s", self.name, error)
-        if isinstance(error, FlowError) and error.code == "JF536":
+        if isinstance(error, FlowError) and error.code in ("JF530", "JF536"):
             self.error = error
 
     # In the compute thread
@@ -182,6 +186,8 @@ class FlowRunner:
             run = self._runs.get(place)
             if run is not None:  # else it is another worker's to tell
                 self._reports[place] = Report(effects.meta, run.task.version)
+        if effects.meta["status"] != "running":
+            self._on_end()
         for node, text in effects.prints.items():
             body = {"flow": self.name, "epoch": self.plan.epoch, "node": node, "text": text[-4_000:]}
             self._control.publish("output", self.name, {**body, "worker": self._worker}, timeout=None)
@@ -222,17 +228,20 @@ class FlowRunner:
             task.pending += 1
         self._driver.wake()
 
-    def report(self) -> list[tuple[str, dict[str, Any]]]:
-        """What changed since the last time, by telemetry key."""
-        out = []
+    def report(self, *, ends: bool = False) -> list[tuple[str, dict[str, Any]]]:
+        """What changed since the last time, by telemetry key; with *ends* only of tasks that have ended or drained."""
+        out: list[tuple[str, dict[str, Any]]] = []
         with self._lock:
             reports = list(self._reports.items())
             runs = dict(self._runs)
-        ends = {(task["topic"], task["partition"]): task for task in self._engine.stats()["tasks"]}
+        if ends:
+            reports = [(place, report) for place, report in reports if report.meta["status"] != "running"]
+        if not reports:
+            return out
+        known = {(task["topic"], task["partition"]): task["end"] for task in self._engine.stats()["tasks"]}
         for (stage, index), report in reports:
             run = runs.get((stage, index))
-            topic = self.plan.stage(stage).topic
-            lag = ends.get((topic, index), {}).get("lag")
+            lag = None if run is None else _lag(run, known.get((run.task.stage.topic, index)))
             key = f"{self.name}/{self.plan.epoch}/{stage}/{index}"
             told = self._control.tables["telemetry"].get(key)
             # A worker that lost the task may have had the last word.
@@ -286,8 +295,18 @@ class FlowRunner:
         self._driver.close()
 
 
+def _lag(run: TaskRun, end: int | None) -> int | None:
+    """Records of an outside topic that a task has not seen; the markers of transactions, which it passed, are none."""
+    task = run.task
+    if task.stage.input != "kafka" or end is None or task.position is None:
+        return None
+    return max(0, min(end, end if task.until is None else task.until) - task.position)
+
+
 def _short(value: Any) -> str:
     try:
+        if isinstance(value, str | bytes | list | tuple) and len(value) > 500:
+            value = value[:500]  # what is shown fits in it
         text = repr(value)
     except Exception as error:
         text = f"<{type(error).__name__} in repr>"

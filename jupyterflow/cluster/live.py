@@ -112,7 +112,10 @@ class LiveRun(BaseRun):
             self._last = (now, total)
         if now - self._last[0] < _IDLE:
             return "running"
-        return "stalled" if any(body.get("lag") for body in tasks) else "idle"
+        waits = any(body.get("lag") for body in tasks) or any(
+            queued(self.plan, self._control.tables["telemetry"]).values()
+        )
+        return "stalled" if waits else "idle"
 
     @property
     def error(self) -> FlowError | None:
@@ -156,17 +159,18 @@ class LiveRun(BaseRun):
     def dead_letters(self, node: str | None = None) -> list[dict[str, Any]]:
         install_classes(self._control, self._manifest)
         topic = self.plan.dead_topic
-        sealers: dict[str, Sealer] = {}
+        sealer = Sealer(self._control.key, self.plan.epoch)
         out = []
-        for epoch in dict.fromkeys([self.plan.epoch]):
-            sealer = sealers.setdefault(epoch, Sealer(self._control.key, epoch))
-            for _, value in self._read(topic):
-                try:
-                    letter = pickle.loads(sealer.open(topic, 0, value))
-                except FlowError:
-                    continue  # of an earlier epoch
-                if node in (None, letter["node"]):
-                    out.append(letter)
+        for _, value in self._read(topic):
+            try:
+                letter = pickle.loads(sealer.open(topic, 0, value))
+            except FlowError:
+                continue  # of an earlier epoch
+            except Exception as error:
+                _log.warning("a dead letter of flow '%s' cannot be read here: %r", self.name, error)
+                continue
+            if node in (None, letter["node"]):
+                out.append(letter)
         return out
 
     def _read(self, topic: str) -> list[tuple[bytes | None, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -36,7 +37,7 @@ class Worker:
         self._refused: dict[str, tuple[int, str]] = {}
         self._wake = threading.Event()
         self._closing = False
-        self._seen = 0.0
+        self._seen = self._told = 0.0
         self._tasks: list[str] = []
         self._started = time.time()
         self._versions = versions()
@@ -49,7 +50,9 @@ class Worker:
         return self
 
     def _on_change(self, what: str, key: str) -> None:
-        if what in ("deployments", "telemetry", "code"):
+        # Counters come all the time; only that a task has ended may change what is to be done.
+        counting = what == "telemetry" and self.control.tables[what].get(key, {}).get("status") == "running"
+        if what in ("deployments", "telemetry", "code") and not counting:
             self._wake.set()
 
     def _loop(self) -> None:
@@ -64,7 +67,8 @@ class Worker:
         for runner in self._runners.values():
             runner.close()
         self._runners.clear()
-        self.control.publish("workers", self.name, None, timeout=5)
+        with contextlib.suppress(FlowError):  # Kafka may have gone before
+            self.control.publish("workers", self.name, None, timeout=5)
 
     def _reconcile(self) -> None:
         wanted = dict(self.control.tables["deployments"])
@@ -85,7 +89,7 @@ class Worker:
             loaded = self._load(manifest)
             if loaded is None:
                 continue
-            runner = FlowRunner(loaded, self.control, self.name)
+            runner = FlowRunner(loaded, self.control, self.name, self._wake.set)
             try:
                 runner.start()
             except FlowError as error:
@@ -154,11 +158,15 @@ class Worker:
         self.control.publish("deployments", manifest["key"], body)
 
     def _tell(self) -> None:
-        for runner in list(self._runners.values()):
-            for key, body in runner.report():
-                self.control.publish("telemetry", key, body, timeout=None)
-            runner.throttle(self.control.tables["telemetry"])
         now = time.monotonic()
+        due = now - self._told >= _TICK
+        for runner in list(self._runners.values()):
+            for key, body in runner.report(ends=not due):
+                self.control.publish("telemetry", key, body, timeout=None)
+            if due:
+                runner.throttle(self.control.tables["telemetry"])
+        if due:
+            self._told = now
         tasks = [f"{name}:{task}" for name, runner in self._runners.items() for task in runner.tasks]
         if now - self._seen < _PRESENCE and tasks == self._tasks:
             return

@@ -206,7 +206,7 @@ def test_a_generator_that_raises_fails_the_flow_with_one_line(cluster: Cluster, 
     flow = jf.Flow(name)
     flow.source("feed", broken).sink("out", "collect")
     live = flow.deploy(cluster)
-    with pytest.raises(jf.FlowError, match="'feed'.*ValueError: the feed is gone"):
+    with pytest.raises(jf.FlowError, match=r"'feed'.*ValueError: the feed is gone"):
         live.wait(30)
     repaired = jf.Flow(name)
     repaired.source("feed", lambda: iter([1, 2])).sink("out", "collect")
