@@ -95,8 +95,10 @@ def deploy(
     plan = plan_of(manifest, flow)
     manifest["stateful"] = [name for name, node in flow.nodes.items() if needs_key(flow, node)]
     manifest["stages"] = {stage.id: stage.tasks for stage in plan.stages}
-    manifest["shape"] = [[s.id, s.input, s.topic, s.tasks, list(s.nodes)] for s in plan.stages]
-    before = old["stages"] if old is not None and not fresh else {}
+    manifest["shape"] = [_shape(stage) for stage in plan.stages]
+    # The stages that this epoch ever had: what was removed and comes back goes on where it was.
+    before = {**old.get("known", {}), **old["stages"]} if old is not None and not fresh else {}
+    manifest["known"] = {**before, **manifest["stages"]}
     for id, number in before.items():
         if manifest["stages"].get(id, number) != number:
             raise FlowError(
@@ -119,12 +121,21 @@ def deploy(
     manifest["sinks"] = _make_topics(control, flow, plan, tasks)
     for stage in plan.stages:
         if stage.input == "splits" and stage.id not in before:
+            if not fresh and (ends := control.admin.end_offsets(stage.topic)):
+                control.admin.delete_records(stage.topic, ends)  # what a deploy that was cut off wrote
             _write_splits(control, flow, plan, stage, code.class_module)
     _send_code(control, code)
     control.publish("deployments", flow.name, manifest)
     if not control.wait(lambda: control.tables["deployments"].get(flow.name, {}).get("revision", 0) >= revision, 10):
         raise FlowTimeout("JF522", f"Kafka at {control.config.bootstrap} took the deployment and does not give it back")
     return manifest
+
+
+def _shape(stage: Stage) -> list[Any]:
+    """What cannot be changed by a swap of code, as JSON has it."""
+    edges = [list(edge) for edge in stage.edges]
+    outputs = [[out.node, out.to, out.partitions, out.routing] for out in stage.outputs]
+    return [stage.id, stage.input, stage.topic, stage.tasks, list(stage.nodes), edges, outputs]
 
 
 def _next(old: dict[str, Any] | None) -> int:
@@ -301,10 +312,16 @@ def remove(control: Control, name: str) -> None:
     if manifest["state"] != "terminated":
         change(control, name, state="terminated")
     # A name may hold dots: leave the topics of 'a.b' when 'a' goes.
-    own = re.compile(re.escape(f"{control.prefix}.{name}.") + r"(dead|\d+(\..*)?)$")
+    mine = re.compile(re.escape(f"{control.prefix}.{name}.") + r"(dead|\d+(\..*)?)$")
+    known = list(control.tables["deployments"])
+    others = tuple(f"{control.prefix}.{other}." for other in known if other.startswith(f"{name}."))
+
+    def own(topic: str) -> bool:
+        return mine.match(topic) is not None and not topic.startswith(others)
+
     deadline = time.monotonic() + 30
     for group in control.admin.groups():
-        if not own.match(group):
+        if not own(group):
             continue
         while True:
             try:
@@ -314,8 +331,8 @@ def remove(control: Control, name: str) -> None:
                 if time.monotonic() > deadline:
                     raise
                 control.wait(lambda: False, 0.25)
-    control.admin.delete_topics([topic for topic in control.admin.topics() if own.match(topic)])
-    for key in [key for key in control.tables["telemetry"] if key.startswith(f"{name}/")]:
+    control.admin.delete_topics([topic for topic in control.admin.topics() if own(topic)])
+    for key in [key for key in list(control.tables["telemetry"]) if key.startswith(f"{name}/")]:
         control.publish("telemetry", key, None, timeout=None)
     control.publish("deployments", name, None)
     control.wait(lambda: name not in control.tables["deployments"], 10)

@@ -312,4 +312,4 @@ def install_classes(control: Control, manifest: dict[str, Any]) -> None:
 def workers_alive(control: Control) -> bool:
     """Whether any worker gave a sign of life lately."""
     now = time.time()
-    return any(now - body["time"] < 10 for body in control.tables["workers"].values())
+    return any(now - body["time"] < 10 for body in list(control.tables["workers"].values()))

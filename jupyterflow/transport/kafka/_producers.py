@@ -162,10 +162,16 @@ class SharedProducer:
 
 
 class PlainWriter:
-    """At least once: effects first, then the position with the group's generation."""
+    """At least once: outputs first, then the state, then the position with the group's generation.
 
-    def __init__(self, shared: SharedProducer, source: Any, consumer: Callable[[], Any]) -> None:
+    State may hold positions too (those of splits): it must not get ahead of the outputs.
+    """
+
+    def __init__(
+        self, shared: SharedProducer, source: Any, consumer: Callable[[], Any], changelog: str | None = None
+    ) -> None:
         self._shared = shared
+        self._changelog = changelog
         self._source = source
         self._consumer = consumer
         self._producer: Any = None
@@ -177,7 +183,8 @@ class PlainWriter:
     async def commit(self, writes: Writes, position: int | None) -> None:
         async with asyncio.timeout(TRANSACTION_TIMEOUT * 1.5):
             self._broken = True  # until every batch is acknowledged, the producer is suspect
-            await write(self._producer, writes)
+            await write(self._producer, {to: rows for to, rows in writes.items() if to[0] != self._changelog})
+            await write(self._producer, {to: rows for to, rows in writes.items() if to[0] == self._changelog})
             self._broken = False
             if position is not None:
                 await self._consumer().commit({self._source: position})

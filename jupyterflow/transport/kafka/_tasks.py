@@ -186,7 +186,7 @@ class TaskSet:
 
     def _writer(self, source: Source) -> Writer:
         if not self._exactly_once:
-            return PlainWriter(self._shared, source, self._consumer)
+            return PlainWriter(self._shared, source, self._consumer, self._inputs[source.topic].changelog)
         prefix = self._inputs[source.topic].transactional_prefix or f"{self._group}.{source.topic}"
         name = f"{prefix}-{source.partition}"
         return TransactionalWriter(self._config, name, self._group, source, self._compression)
