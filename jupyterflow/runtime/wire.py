@@ -32,7 +32,7 @@ from jupyterflow.runtime.task import Task
 from jupyterflow.transport.messages import Fetch, Message, Port, Transaction, Written
 
 META = b"\0task"
-_SLICE = 2_000  # messages of an outside topic that make a batch
+_SLICE = 1_000  # messages of an outside topic that make a batch: what its nodes make of it stays in the cache
 _REMEMBERED = 200_000  # keys whose partition is kept
 
 

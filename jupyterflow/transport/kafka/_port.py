@@ -10,6 +10,7 @@ from jupyterflow.transport.messages import Fetch, Transaction
 
 MAX_RECORDS = 200_000  # waiting in one port: beyond, its partition is paused
 MAX_BYTES = 8 << 20
+OPENED = 1_000  # messages that are opened together: more would be out of the processor's cache before they are used
 
 
 class _Closed:
@@ -126,11 +127,23 @@ class KafkaPort:
         )
 
     def _give(self, blocks: Sequence[Block], position: int) -> None:
-        fetch = _Closed(blocks, self._next, position)
+        some: list[Block] = []
+        start, count = self._next, 0
+        for block in blocks:
+            if block.start >= position:  # beyond the end of a bounded read
+                break
+            some.append(block)
+            count += len(block)
+            if count >= OPENED and block.end < position:
+                self._keep(_Closed(some, start, block.end))
+                start, some, count = block.end, [], 0
+        self._keep(_Closed(some, start, position))
+        self._next = position  # last, or `ended` would be true for a moment
+
+    def _keep(self, fetch: _Closed) -> None:
         self._given += fetch.count
         self._given_bytes += fetch.size
         self._fetches.append(fetch)
-        self._next = position  # last, or `ended` would be true for a moment
 
     def _shut(self, error: BaseException) -> None:
         """End the port for good."""
