@@ -77,6 +77,13 @@ class Cluster:
         self._lives: weakref.WeakSet[LiveRun] = weakref.WeakSet()
         self._control.on_output = self._printed
         self._control.start()
+        if self._control.refused and not any(self._control.tables.values()):
+            self._control.close()
+            raise FlowError(
+                "JF606",
+                f"what Kafka at {self.bootstrap} holds under the prefix '{prefix}' is signed with another key - copy the "
+                "key file from the machine where that cluster was started, or take another prefix",
+            )
 
     def _printed(self, body: dict[str, Any]) -> None:
         for live in list(self._lives):

@@ -238,6 +238,13 @@ def test_a_key_that_is_missing_or_open_to_others_is_said(cluster: Cluster, monke
         jf.connect(cluster.bootstrap)
 
 
+def test_a_cluster_of_another_key_is_said(cluster: Cluster, monkeypatch: Any, tmp_path: Path) -> None:
+    keys.load(create=True, path=tmp_path / "key")
+    monkeypatch.setenv("JUPYTERFLOW_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(jf.FlowError, match=r"^JF606 .*another key"):
+        jf.connect(cluster.bootstrap)
+
+
 def test_passwords_are_neither_shown_nor_sent(cluster: Cluster, name: str) -> None:
     config = KafkaConfig("localhost:9092", {"sasl.password": "hunter2", "security.protocol": "SASL_SSL"})
     assert "hunter2" not in repr(config)
