@@ -22,6 +22,7 @@ from jupyterflow.runtime.wire import KafkaChannel, restored
 from jupyterflow.transport.kafka import Engine, InputTopic
 
 _log = logging.getLogger("jupyterflow.worker")
+_AGAIN = 5.0  # seconds after which what was told and did not arrive is told again
 
 
 class Report:
@@ -31,7 +32,7 @@ class Report:
 
     def __init__(self, meta: dict[str, Any], version: int) -> None:
         self.meta, self.version = meta, version
-        self.sent = False
+        self.sent = 0.0  # when it was told last
 
 
 class FlowRunner:
@@ -114,8 +115,8 @@ class FlowRunner:
 
     def _told(self, error: BaseException) -> None:
         _log.warning("flow '%s': %s", self.name, error)
-        if isinstance(error, FlowError) and error.code in ("JF530", "JF536"):
-            self.error = error
+        if isinstance(error, FlowError) and error.code in ("JF525", "JF530", "JF536"):
+            self.error = error  # it would be the same again and again
 
     # In the compute thread
 
@@ -125,6 +126,7 @@ class FlowRunner:
         stage = self._by_topic[port.topic]
         try:
             until = (self.manifest["bounds"].get(stage.topic, {}).get("until") or {}).get(str(port.partition))
+            stop = self.manifest["stop"] if self.manifest["state"] == "stopped" else 0
             task = Task(
                 self.plan,
                 stage,
@@ -133,10 +135,10 @@ class FlowRunner:
                 worker=self._worker,
                 version=self.manifest["version"],
                 until=until,
+                since=stop - 1 if stop else self.manifest["revision"],
             )
             task.restore(*restored(state, self._sealer, stage.changelog, port.partition))
             task.position = port.position
-            stop = self.manifest["stop"] if self.manifest["state"] == "stopped" else 0
             if stop and task.drained >= stop and task.status == "running":
                 task.status = "drained"
         except FlowError as error:
@@ -243,11 +245,13 @@ class FlowRunner:
             run = runs.get((stage, index))
             lag = None if run is None else _lag(run, known.get((run.task.stage.topic, index)))
             key = f"{self.name}/{self.plan.epoch}/{stage}/{index}"
-            told = self._control.tables["telemetry"].get(key)
-            # A worker that lost the task may have had the last word.
-            if report.sent and not lag and (told is None or told["worker"] == self._worker):
-                continue
-            report.sent = True
+            told, now = self._control.tables["telemetry"].get(key), time.time()
+            # A worker that lost the task may have had the last word; and what was told may be lost with the broker.
+            if told is None or told["worker"] == self._worker:
+                arrived = told is not None and told["time"] >= report.sent
+                if report.sent and not lag and (arrived or 0 <= now - report.sent < _AGAIN):
+                    continue
+            report.sent = now
             body = {
                 "flow": self.name,
                 "epoch": self.plan.epoch,
@@ -261,7 +265,7 @@ class FlowRunner:
                 "version": report.version,
                 "worker": self._worker,
                 "lag": lag,
-                "time": time.time(),
+                "time": now,
                 "samples": {
                     name: _short(value) for name, value in (run.task.samples() if run is not None else {}).items()
                 },

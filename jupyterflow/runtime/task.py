@@ -52,16 +52,18 @@ class Task:
 
     `version` is the deployment's; `durable` says whether state changes are to be kept (in process nobody
     would read them). `until` is the offset at which a bounded Kafka source ends. `limit` is how many records
-    it should be given at a time, so that slow functions give the thread back (see `took`).
+    it should be given at a time, so that slow functions give the thread back (see `took`). Stops up to the one
+    numbered `since` are history: a flow that went on meanwhile does not drain for the rest of their marks.
     """
 
     def __init__(
         self, plan: Plan, stage: Stage, index: int, flow: Flow, *, worker: str = "", version: int = 1,
         clock: Callable[[], float] = time.monotonic, durable: bool = True, until: int | None = None,
+        since: int = 0,
     ) -> None:  # fmt: skip
         self.plan, self.stage, self.index, self.version = plan, stage, index, version
         self.status: Status = "running"
-        self.until = until
+        self.until, self.since = until, since
         self.position: int | None = None
         self._durable = durable
         self._flow = flow
@@ -289,7 +291,7 @@ class Task:
         sender = (mark.stage, mark.task)
         if mark.kind == "end":
             self._ended.add(sender)
-        elif mark.kind == "drain" and isinstance(mark.value, int):
+        elif mark.kind == "drain" and isinstance(mark.value, int) and mark.value > self.since:
             self._draining.setdefault(mark.value, set()).add(sender)
         self._settle()
 
@@ -468,7 +470,7 @@ class Task:
                 mine[step.name].table = step.context.table
                 mine[step.name].counters = step.context.counters
                 mine[step.name].prints = step.context.prints
-        self.status, self.position, self.pending = old.status, old.position, old.pending
+        self.status, self.position, self.pending, self.since = old.status, old.position, old.pending, old.since
         self._effects, self._ended, self._draining = old._effects, old._ended, old._draining
         self.drained, self._cursor, self._seen = old.drained, old._cursor, old._seen
         self.sent, self.received = old.sent, old.received
@@ -510,8 +512,9 @@ class Task:
         """The task's own state, as plain data."""
         return {
             "status": self.status,
-            "splits": dict(self._splits),
-            "no_more": self._no_more_splits,
+            # Without those that are not begun: there may be more than a message holds, and they are read again.
+            "splits": {offset: position for offset, position in self._splits.items() if position is not None},
+            "no_more": self._no_more_splits and all(position == _DONE for position in self._splits.values()),
             "seen": self._seen,
             "ended": sorted(self._ended),
             "draining": self._draining,
@@ -533,14 +536,17 @@ class Task:
         self.status = "ended" if meta["status"] == "ended" else "running"
         self._splits, self._seen = dict(meta["splits"]), meta["seen"]
         # Splits that were not done are read again from the topic, and the mark after them with them.
-        self._no_more_splits = meta["no_more"] and all(position == _DONE for position in self._splits.values())
+        self._no_more_splits = meta["no_more"]
         self._ended = {tuple(sender) for sender in meta["ended"]}
-        self._draining, self.drained = dict(meta["draining"]), meta["drained"]
+        self._draining = {stop: set(who) for stop, who in meta["draining"].items() if stop > self.since}
+        self.drained = meta["drained"]
         self.sent, self.received = dict(meta["sent"]), meta["received"]
         self._emissions = meta["emissions"]
         for name, data in meta["counters"].items():
             if name in by_name:
                 by_name[name].counters.restore(data)
+        if self.status == "running" and self._ended:
+            self._settle()  # what it waited for may be gone from the flow
 
     def counters(self) -> dict[str, list[Any]]:
         """The exact counters of each node, as plain data."""

@@ -320,3 +320,53 @@ def test_a_split_that_is_refused_does_not_hide_those_before_it() -> None:
     while task.status == "running":
         task.pull(1)
     assert task.take().position == 3
+
+
+def two_sources() -> tuple[jf.Flow, Plan]:
+    flow = jf.Flow("two")
+    a, b = flow.source("a", [1]), flow.source("b", [2])
+    flow.union("both", a, b).map("n", lambda v: v, parallelism=2)
+    return flow, plan(flow)
+
+
+def test_marks_of_a_stop_that_was_taken_back_do_not_stop_what_goes_on() -> None:
+    flow, made = two_sources()
+    task = Task(made, made.stage("n"), 0, flow)
+    task.mark(Mark("drain", "0", 1, "a", 0, 1, 7))
+    meta = task.take().meta
+    task = Task(made, made.stage("n"), 0, flow, since=8)  # deployed again before `b` heard of the stop
+    task.restore(meta, {})
+    task.mark(Mark("drain", "0", 1, "a", 0, 1, 6))
+    task.mark(Mark("end", "0", 1, "b", 0, 1))
+    assert task.status == "running"
+    task.mark(Mark("drain", "0", 1, "a", 0, 1, 9))
+    assert task.status == "drained"
+
+
+def test_a_task_ends_when_all_that_it_waited_for_is_gone_from_the_flow() -> None:
+    flow, made = two_sources()
+    task = Task(made, made.stage("n"), 0, flow)
+    task.mark(Mark("end", "0", 1, "a", 0, 1))
+    meta = task.take().meta
+    flow.remove("b")
+    made = plan(flow)
+    task = Task(made, made.stage("n"), 0, flow)
+    task.restore(meta, {})
+    assert task.status == "ended"
+
+
+def test_many_splits_that_wait_do_not_make_the_state_of_a_task_large() -> None:
+    flow = jf.Flow("many")
+    flow.source("values", [0]).sink("out", "collect")
+    made = plan(flow)
+    task = Task(made, made.stages[0], 0, flow)
+    for offset in range(1_000):
+        task.split({"items": [offset, offset]}, offset)
+    task.mark(Mark("end", "0", 1, "values", 0, 1), 1_000)
+    task.pull(1)
+    effects = task.take()
+    assert effects.meta["splits"] == {0: 1}
+    again = Task(made, made.stages[0], 0, flow)
+    again.restore(effects.meta, {})
+    again.pull(1)
+    assert again.status == "running"  # all but one are still to come from the topic
