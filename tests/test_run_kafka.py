@@ -13,7 +13,7 @@ from jupyterflow.transport.kafka import Admin, KafkaConfig, TopicSpec
 pytestmark = pytest.mark.kafka
 
 
-@pytest.fixture()
+@pytest.fixture
 def topics(bootstrap):
     names = [f"in-{uuid.uuid4().hex[:8]}", f"out-{uuid.uuid4().hex[:8]}"]
     with Admin(KafkaConfig(bootstrap)) as admin:

@@ -85,18 +85,18 @@ class Flow:
             raise FlowError("JF105", f"{where}: a source has no upstream - drop it, or use an operator")
         if node.role != "source" and not names and not (node.name in self.nodes and replace):
             raise FlowError(
-                "JF105", f"{where}: {node.role} '{node.kind}' needs an upstream - say from which node it reads"
+                "JF105", f"{where}: {node.role} '{node.kind}' needs an upstream - say from which node it reads (in a cell: --from NODE)"
             )
         old = self.nodes.get(node.name)
-        kept = [e for e in self.edges if e.downstream != node.name]
+        # Edges that stay keep their places: a cell that is run again does not move behind its siblings.
+        stay = names if names or node.role == "source" else self.upstreams(node.name)
+        kept = [e for e in self.edges if e.downstream != node.name or e.upstream in stay]
         if old is not None:
-            if not names and node.role != "source":
-                kept = list(self.edges)
             if node.role == "sink" and any(e.upstream == node.name for e in kept):
                 raise FlowError("JF105", f"{where}: a sink has no downstream - remove what reads from it first")
             if node.position is None:
                 node.position = old.position
-        edges = [*kept, *(Edge(name, node.name) for name in names)]
+        edges = [*kept, *(edge for name in names if (edge := Edge(name, node.name)) not in kept)]
         self._refuse_cycle(edges, node.name)
         self.nodes[node.name] = node
         self.edges = edges

@@ -118,8 +118,8 @@ def test_the_shell_draws_the_first_flow_without_running_it() -> None:
         " +--> arrived (c 1)",
         "       +--> carrier (c 1)",
         "             +--> delay (c 1)",
-        "                   +--> results (c 1)",
         "                   +--> show (c 1)",
+        "                   +--> results (c 1)",
     ]
 
 
