@@ -35,7 +35,9 @@ class Outside:
         self._flow = flow
         addresses = {node.options.get("bootstrap") or bootstrap or _local(flow) for node in nodes}
         if len(addresses) > 1:
-            raise FlowError("JF408", f"flow '{flow.name}' names several Kafkas ({', '.join(sorted(addresses))}) - use one")
+            raise FlowError(
+                "JF408", f"flow '{flow.name}' names several Kafkas ({', '.join(sorted(addresses))}) - use one"
+            )
         self._config = KafkaConfig(addresses.pop())
         self._io = IOThread("jupyterflow-outside")
         self._tasks: list[Any] = []
@@ -189,15 +191,22 @@ class Outside:
 class OutsideChannel:
     """A task's channel whose input is a topic's partition; its effects go the way of memory."""
 
-    busy = False
+    busy = midway = False
 
     def __init__(self, inner: MemoryChannel, until: int | None) -> None:
         self._inner = inner
         self.until = until
         self.failed: BaseException | None = None
         self.position = 0
-        self.waiting = 0
+        # Each is written by one thread alone.
+        self._given = self._taken = 0
+        self._row = 0  # how much of the first fetch has been processed
         self._fetches: deque[tuple[Any, int]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Messages fetched and not yet processed."""
+        return self._given - self._taken
 
     @property
     def writable(self) -> bool:
@@ -207,7 +216,7 @@ class OutsideChannel:
     def give(self, records: Any, position: int) -> None:
         """Take what was fetched; called on the I/O thread."""
         self.position = position
-        self.waiting += len(records)
+        self._given += len(records)
         self._fetches.append((records, position))
 
     def poll(self, task: Task) -> bool:
@@ -216,10 +225,15 @@ class OutsideChannel:
                 task.reached(0)
                 return task.status != "running"
             return False
-        records, position = self._fetches.popleft()
-        self.waiting -= len(records)
-        task.messages(records)
-        task.reached(position)
+        records, position = self._fetches[0]
+        part = records[self._row : self._row + task.limit]
+        self._row += len(part)
+        self._taken += len(part)
+        task.messages(part)
+        if self._row >= len(records):
+            self._fetches.popleft()
+            self._row = 0
+            task.reached(position)
         return True
 
     def perform(self, effects: Effects) -> None:
@@ -234,5 +248,7 @@ def _local(flow: Flow) -> str:
 
     local = broker.find()
     if local is None:
-        raise FlowError("JF408", f"flow '{flow.name}' uses Kafka and none is up - call jf.up() or set JUPYTERFLOW_BOOTSTRAP")
+        raise FlowError(
+            "JF408", f"flow '{flow.name}' uses Kafka and none is up - call jf.up() or set JUPYTERFLOW_BOOTSTRAP"
+        )
     return local.bootstrap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from jupyterflow.nodes import prints
 from jupyterflow.runtime.effects import Effects
 from jupyterflow.runtime.task import Task
 
+_log = logging.getLogger("jupyterflow.driver")
 SLICE = 0.05  # seconds of user code after which a task gives the thread back
 _LARGE = 50_000  # records after which a task commits without waiting for the interval
 
@@ -37,6 +39,10 @@ class Channel(Protocol):
     @property
     def busy(self) -> bool:
         """Whether effects are being performed."""
+
+    @property
+    def midway(self) -> bool:
+        """Whether what was processed cannot be committed without the rest of its message."""
 
     @property
     def writable(self) -> bool:
@@ -90,7 +96,7 @@ class TaskRun:
         if task.status == "running":
             task.on_ready(wake)
             task.tick(now)
-        if task.pending and not channel.busy and self._due(now):
+        if task.pending and not channel.busy and not channel.midway and self._due(now):
             self.last = now
             channel.perform(task.take())
             worked = True
@@ -101,7 +107,8 @@ class TaskRun:
     @property
     def _takes(self) -> bool:
         """Whether it may be given more input now."""
-        return self.channel.writable and self.task.pending < _LARGE and self.task.status == "running"
+        task, channel = self.task, self.channel
+        return channel.writable and (task.pending < _LARGE or channel.midway) and task.status == "running"
 
     def _due(self, now: float) -> bool:
         return now - self.last >= self.interval or self.task.pending >= _LARGE or self.task.status != "running"
@@ -109,7 +116,7 @@ class TaskRun:
     def wait(self, now: float) -> float:
         """Seconds after which there may be something to do without being woken."""
         times = [0.05 if self.task._timed else 0.5]
-        if self.task.pending and not self.channel.busy:
+        if self.task.pending and not self.channel.busy and not self.channel.midway:
             times.append(max(0.0, self.last + self.interval - now))
         if self._takes and (due := self.task.due(now)) is not None:
             times.append(due)
@@ -180,7 +187,11 @@ class Driver:
         while not self._closing:
             self._event.clear()
             while self._jobs:
-                self._jobs.popleft()()
+                job = self._jobs.popleft()
+                try:
+                    job()
+                except Exception:  # it must not take all tasks with it
+                    _log.exception("in the compute thread")
             runs = self._runs
             if runs is not known:
                 for gone in known:
@@ -206,12 +217,15 @@ class Driver:
             if not worked and not self._closing:
                 now = time.monotonic()
                 self._event.wait(min((run.wait(now) for run in runs), default=0.5))
-        for run in known:
+        for run in {**dict.fromkeys(known), **dict.fromkeys(self._runs)}:
             self._close(run)
 
     def _close(self, run: TaskRun) -> None:
-        run.task.close()
-        run.channel.close()
+        for close in (run.task.close, run.channel.close):
+            try:
+                close()
+            except Exception:
+                _log.exception("closing stage '%s'", run.task.stage.id)
 
 
 def feed(task: Task, item: Batch | Mark | Split, offset: int | None, first: int = 0) -> None:

@@ -56,7 +56,7 @@ class Memory:
 class MemoryChannel:
     """A task's connection with memory: effects are performed at once."""
 
-    busy = False
+    busy = midway = False
     failed: BaseException | None = None
 
     def __init__(

@@ -73,6 +73,9 @@ class KafkaChannel:
         self._sealer, self._partitions, self._on_commit = sealer, partitions, on_commit
         self._fetch: Fetch | None = None
         self._next = 0
+        self._batch: Batch | None = None  # of the message at `_next`, as long as rows of it are left
+        self._row = 0
+        self._dropped: dict[str, int] = {}  # records that were counted as sent and could not be
         self._turn = task.index
         self._where: dict[int, _Where] = {}
 
@@ -80,6 +83,11 @@ class KafkaChannel:
     def busy(self) -> bool:
         """A commit is in flight."""
         return self.port.busy
+
+    @property
+    def midway(self) -> bool:
+        """A part of a message is processed: its position and effects come with the rest of it."""
+        return self._batch is not None
 
     @property
     def failed(self) -> BaseException | None:
@@ -108,7 +116,8 @@ class KafkaChannel:
                 self._next = end
             else:
                 self._internal(task, records[self._next])
-                self._next += 1
+                if self._batch is None:
+                    self._next += 1
         if self._next >= len(records):
             self._fetch = None
             if self._stage.input == "kafka":
@@ -119,6 +128,9 @@ class KafkaChannel:
 
     def _internal(self, task: Task, record: Any) -> None:
         topic = self._stage.topic
+        if self._batch is not None:
+            self._part(task, self._batch, record.offset)
+            return
         try:
             payload = self._sealer.open(topic, self._index, record.value)
             kind = payload_kind(payload)
@@ -134,12 +146,23 @@ class KafkaChannel:
             # Not ours: kept aside and told, never unpickled, and the flow goes on.
             task.refuse(error, record.offset)
             return
-        feed(task, item, record.offset)
+        if isinstance(item, Batch) and len(item) > task.limit:
+            self._part(task, item, record.offset)
+        else:
+            feed(task, item, record.offset)
+
+    def _part(self, task: Task, batch: Batch, offset: int) -> None:
+        first, last = self._row, self._row + task.limit
+        self._batch, self._row = (batch, last) if last < len(batch) else (None, 0)
+        task.process(batch[first:last], offset, first)
 
     def perform(self, effects: Effects) -> None:
         writes: dict[tuple[str, int], list[Written]] = {}
         for at, items in effects.outputs.items():
             self._frames(writes.setdefault(at, []), at, items, effects)
+        for topic, count in self._dropped.items():
+            if topic in effects.meta["sent"]:
+                effects.meta["sent"][topic] -= count
         for node, batches in effects.collected.items():
             at = (self._plan.collect_topic(node), 0)
             self._frames(writes.setdefault(at, []), at, batches, effects)
@@ -173,18 +196,15 @@ class KafkaChannel:
         waiting: list[Batch] = []
 
         def send() -> None:
-            batch = Batch.concat(waiting) if waiting else Batch([])
+            if not waiting:
+                return
+            batch = Batch.concat(waiting)
             waiting.clear()
-            while len(batch):
-                try:
-                    out.extend(Message(None, self._sealer.seal(*at, payload)) for payload in frames(batch))
-                    return
-                except RowError as error:
-                    record = next(iter(batch[error.row : error.row + 1]))
-                    effects.dead.append(
-                        DeadLetter(self._stage.id, record.value, str(error), "", {}, 0, record.key, record.timestamp)
-                    )
-                    batch = batch.take([row for row in range(len(batch)) if row != error.row])
+            try:
+                payloads = frames(batch)
+            except RowError:
+                payloads = frames(self._crossing(at[0], batch, effects))
+            out.extend(Message(None, self._sealer.seal(*at, payload)) for payload in payloads)
 
         for item in items:
             if isinstance(item, Batch):
@@ -193,6 +213,21 @@ class KafkaChannel:
                 send()
                 out.append(Message(None, self._sealer.seal(*at, item.encode())))
         send()
+
+    def _crossing(self, topic: str, batch: Batch, effects: Effects) -> Batch:
+        """Of a batch, what can cross to another process; the rest are dead letters."""
+        good = []
+        for row, record in enumerate(batch):
+            try:
+                frames(batch[row : row + 1])
+                good.append(row)
+            except RowError as error:
+                stage = self._stage.id
+                effects.dead.append(
+                    DeadLetter(stage, record.value, str(error), "", {}, 0, record.key, record.timestamp)
+                )
+        self._dropped[topic] = self._dropped.get(topic, 0) + len(batch) - len(good)
+        return batch.take(good)
 
     def _publish(self, writes: dict[tuple[str, int], list[Written]], topic: str, batches: Sequence[Batch]) -> None:
         n = self._partitions(topic)
