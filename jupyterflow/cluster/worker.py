@@ -72,34 +72,46 @@ class Worker:
 
     def _reconcile(self) -> None:
         wanted = dict(self.control.tables["deployments"])
-        for name, runner in list(self._runners.items()):
-            manifest = wanted.get(name)
-            if manifest is None or self._over(runner, manifest):
-                del self._runners[name]
-                runner.close()
-            elif runner.error is not None:
-                self._fail(manifest, runner.error)
-            elif manifest["revision"] != runner.manifest["revision"]:
-                loaded = self._newer(runner, manifest)
-                if loaded is not None:
-                    runner.apply(loaded)
-        for name, manifest in wanted.items():
-            if name in self._runners or manifest["state"] not in ("running", "stopped") or self._settled(manifest):
-                continue
-            loaded = self._load(manifest)
-            if loaded is None:
-                continue
-            runner = FlowRunner(loaded, self.control, self.name, self._wake.set)
-            try:
-                runner.start()
-            except FlowError as error:
-                _log.error("flow '%s': %s", name, error)
-                if error.code in ("JF523", "JF535"):
-                    self._refused[name] = (manifest["revision"], str(error))
-                    self._fail(manifest, error)
-                continue  # Kafka is away: again at the next look
-            self._runners[name] = runner
-            _settle_collector()
+        for look, names in ((self._keep, list(self._runners)), (self._begin, list(wanted))):
+            for name in names:
+                try:
+                    look(name, wanted.get(name))
+                except Exception as error:  # one deployment never keeps the others from what they need
+                    _log.exception("flow '%s': %s", name, error)
+
+    def _keep(self, name: str, manifest: dict[str, Any] | None) -> None:
+        """What a runner has to do for its manifest as it is now."""
+        runner = self._runners[name]
+        if manifest is None or self._over(runner, manifest):
+            del self._runners[name]
+            runner.close()
+        elif runner.error is not None:
+            self._fail(manifest, runner.error)
+        elif manifest["revision"] != runner.manifest["revision"]:
+            loaded = self._newer(runner, manifest)
+            if loaded is not None:
+                runner.apply(loaded)
+
+    def _begin(self, name: str, manifest: dict[str, Any] | None) -> None:
+        """Start a runner for a manifest that has none and wants one."""
+        if manifest is None or name in self._runners or manifest["state"] not in ("running", "stopped"):
+            return
+        if self._settled(manifest):
+            return
+        loaded = self._load(manifest)
+        if loaded is None:
+            return
+        runner = FlowRunner(loaded, self.control, self.name, self._wake.set)
+        try:
+            runner.start()
+        except FlowError as error:
+            _log.error("flow '%s': %s", name, error)
+            if error.code in ("JF523", "JF535"):
+                self._refused[name] = (manifest["revision"], str(error))
+                self._fail(manifest, error)
+            return  # Kafka is away: again at the next look
+        self._runners[name] = runner
+        _settle_collector()
 
     def _over(self, runner: FlowRunner, manifest: dict[str, Any]) -> bool:
         """Whether a runner has nothing more to do, or has to make room for one of another epoch or shape."""
@@ -107,6 +119,8 @@ class Worker:
         other = any(manifest[field] != current[field] for field in ("epoch", "shape", "guarantee", "session_timeout"))
         # What has drained for a stop starts again from what it committed.
         other = other or (current["state"], manifest["state"]) == ("stopped", "running")
+        # An error is that of its revision: a newer one is tried afresh.
+        other = other or (runner.error is not None and manifest["revision"] != current["revision"])
         return other or manifest["state"] in ("terminated", "failed") or self._settled(manifest)
 
     def _settled(self, manifest: dict[str, Any]) -> bool:
