@@ -123,9 +123,9 @@ class Run(BaseRun):
             drained = any(other.task.status == "drained" for other in self._runs)
             self._finish("stopped" if drained else "finished")
 
-    def _finish(self, state: str, error: FlowError | None = None) -> None:
+    def _finish(self, state: str, error: FlowError | None = None, *, flush: bool = True) -> None:
         try:
-            if self._outside and state != "failed":
+            if self._outside and state != "failed" and flush:
                 self._outside.flush()
         except FlowError as problem:
             state, error = "failed", problem
@@ -196,7 +196,7 @@ class Run(BaseRun):
     def terminate(self) -> Run:
         """End at once; what is in flight is dropped."""
         if self._ending is None:
-            self._finish("stopped")
+            self._finish("stopped", flush=False)  # at once, and not while the compute thread still writes
         self._driver.close(2.0)
         return self
 

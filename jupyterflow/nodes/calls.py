@@ -260,12 +260,14 @@ class Caller:
         for attempt in range(self._retries):
             try:
                 return True, await self._one(*args)
+            except (SystemExit, KeyboardInterrupt) as error:
+                return False, error
             except Exception:
                 await asyncio.sleep(self._backoff * 2**attempt)
         try:
             return True, await self._one(*args)
-        except Exception as error:
-            return False, error
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            return False, error  # the last two would end the loop, and who waits for it would wait for ever
 
     def close(self) -> None:
         """End the threads."""

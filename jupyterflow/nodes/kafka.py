@@ -69,7 +69,7 @@ class KafkaSink(Operator):
         self.codec = get_codec(node.options.get("codec") or "json")
 
     def process(self, batch: Batch) -> Batch:
-        encode = self.codec.encode
+        encode, given = self.codec.encode, batch
         rows = None
         try:
             values = self.codec.encode_many(batch.values)
@@ -80,7 +80,20 @@ class KafkaSink(Operator):
         self.lineage = rows
         if rows is not None:
             batch = batch.take(rows)
-        keys = None if batch.keys is None else _outside_keys(batch.keys)
+        keys: list[Any] | None = None
+        if batch.keys is not None:
+            try:
+                keys = _outside_keys(batch.keys)
+            except Exception:  # a key that has no form outside costs its own record
+                before = rows
+                keys, good = resume(
+                    map(outside_key, batch.keys),
+                    len(batch),
+                    lambda i, error: self.context.fail(given, i if before is None else before[i], error),
+                )
+                if good is not None:
+                    batch, values = batch.take(good), [values[i] for i in good]
+                    self.lineage = good if before is None else [before[i] for i in good]
         self.context.counters.bytes_out += sum(map(len, values))
         return Batch(values, keys, batch.timestamps, batch.headers)
 

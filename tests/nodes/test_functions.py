@@ -388,3 +388,13 @@ def test_a_batch_flat_map_keeps_the_keys(tasks: int) -> None:
     spread.count("n", emit="end").sink("out", "collect")
     run = flow.run(tasks=tasks).wait(10)
     assert {record.key: record.value for record in run.records("out")} == {0: 20, 1: 20, 2: 20}
+
+
+def test_an_async_function_that_exits_fails_the_flow_and_nobody_waits_for_ever() -> None:
+    async def leave(value: int) -> int:
+        raise SystemExit(3)
+
+    flow = jf.Flow("exits")
+    flow.source("values", [1]).map("leave", leave).sink("out", "collect")
+    with pytest.raises(jf.FlowError, match=r"^JF407 .*SystemExit: 3$"):
+        flow.run().wait(30)
