@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
@@ -55,12 +56,16 @@ def throughput(workloads: list[str], records: int, times: int, quiet: bool) -> b
         if not quiet or text.startswith("WRONG"):
             print(f"  {text}", flush=True)
 
+    def middle(rates: Iterable[float]) -> str:
+        known = [rate for rate in rates if rate == rate]
+        return f"{median(known):,.0f} /s" if known else "-"
+
     def line(who: str, results: list[Result]) -> None:
         rates, micros = [r.rate for r in results], [r.micros for r in results]
-        steady = median(r.steady for r in results)
+        steady = middle(r.steady for r in results)
         print(
             f"{who:12} {median(rates):>10,.0f} /s whole run ({min(rates):,.0f} to {max(rates):,.0f})"
-            f" {steady:>10,.0f} /s steady {median(micros):>6.2f} us CPU a record"
+            f" {steady:>12} steady {median(micros):>6.2f} us CPU a record"
             f"  {'right' if all(r.right for r in results) else 'WRONG'}",
             flush=True,
         )
@@ -72,16 +77,19 @@ def throughput(workloads: list[str], records: int, times: int, quiet: bool) -> b
             hand: list[Result] = []
             for _ in range(times):
                 hand.append(here.by_hand(workload, records))
-                say(f"by hand      {hand[-1].rate:,.0f} /s, {hand[-1].steady:,.0f} steady, {hand[-1].micros:.2f} us")
+                say(
+                    f"by hand      {hand[-1].rate:,.0f} /s, {middle([hand[-1].steady])} steady, {hand[-1].micros:.2f} us"
+                )
                 flow.append(here.by_flow(workload, records))
-                say(f"JupyterFlow  {flow[-1].rate:,.0f} /s, {flow[-1].steady:,.0f} steady, {flow[-1].micros:.2f} us")
+                say(
+                    f"JupyterFlow  {flow[-1].rate:,.0f} /s, {middle([flow[-1].steady])} steady, {flow[-1].micros:.2f} us"
+                )
             print(f"{workload}, {GUARANTEE[workload]}, {records:,} records, median of {times}")
             line("by hand", hand)
             line("JupyterFlow", flow)
             rate = median(r.rate for r in flow) / median(r.rate for r in hand)
-            steady = median(r.steady for r in flow) / median(r.steady for r in hand)
             cpu = median(r.micros for r in hand) / median(r.micros for r in flow)
-            print(f"ratio        {rate:.2f} whole run, {steady:.2f} steady, {cpu:.2f} by CPU a record", flush=True)
+            print(f"ratio        {rate:.2f} whole run, {cpu:.2f} by CPU a record", flush=True)
             right = right and all(r.right for r in [*flow, *hand])
     return right
 
