@@ -62,18 +62,18 @@ def connect(bootstrap: str | None = None, *, prefix: str = "jf", **settings: Any
     if bootstrap is None:
         local = broker.find()
         if local is None:
-            raise FlowError("JF601", "no local Kafka is up - call jf.up(), or give an address: jf.connect('host:9092')")
+            raise FlowError("JF630", "no local Kafka is up - call jf.up() (in a cell: %flow up), or give an address: jf.connect('host:9092')")
         bootstrap = local.bootstrap
-    return Cluster(KafkaConfig(bootstrap, settings), prefix=prefix, create_key=True)
+    return Cluster(KafkaConfig(bootstrap, settings), prefix=prefix)
 
 
 class Cluster:
     """A Kafka, its workers and its deployments. Closing it (or losing it) ends nothing of that."""
 
-    def __init__(self, config: KafkaConfig, *, prefix: str = "jf", create_key: bool = False) -> None:
+    def __init__(self, config: KafkaConfig, *, prefix: str = "jf") -> None:
         self.bootstrap = config.bootstrap
         self._config, self._prefix = config, prefix
-        self._control = Control(config, keys.load(create=create_key), prefix, code=True)
+        self._control = Control(config, keys.load(), prefix, code=True)
         self._lives: weakref.WeakSet[LiveRun] = weakref.WeakSet()
         self._control.on_output = self._printed
         self._control.start()
@@ -141,7 +141,7 @@ class Cluster:
         from jupyterflow import broker
 
         if n < 0:
-            raise FlowError("JF624", f"cannot scale to {n} workers - give 0 or more")
+            raise FlowError("JF631", f"cannot scale to {n} workers - give 0 or more")
         home = broker.home()
         there = [slot for slot in slots.list(home) if slot.bootstrap == self.bootstrap]
         if n < len(there):
@@ -159,7 +159,7 @@ class Cluster:
             slots.wait_ready(home, names, timeout)
             seen = self._control.wait(lambda: set(names) <= set(self._control.tables["workers"]), timeout)
             if not seen:
-                raise FlowTimeout("JF625", f"the workers {', '.join(names)} did not report within {timeout:g} s")
+                raise FlowTimeout("JF632", f"the workers {', '.join(names)} did not report within {timeout:g} s")
         return self
 
     def down(self, *, purge: bool = False) -> None:
@@ -169,7 +169,7 @@ class Cluster:
         self.close()
         down(purge=purge)
         if purge and (local := broker.find()) is not None:
-            raise FlowError("JF626", f"Kafka at {local.bootstrap} still runs - end it, then purge")
+            raise FlowError("JF633", f"Kafka at {local.bootstrap} still runs - end it, then purge")
 
     def close(self) -> None:
         """Close this connection; workers, deployments and Kafka go on."""

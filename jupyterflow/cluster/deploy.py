@@ -37,7 +37,7 @@ def refuse_remote(flow: Flow) -> None:
     for name, node in flow.nodes.items():
         if isinstance(node.fn, Elsewhere):
             raise FlowError(
-                "JF623", f"flow '{flow.name}', node '{name}': its code is not in this kernel - run its cell again"
+                "JF641", f"flow '{flow.name}', node '{name}': its code is not in this kernel - run its cell again"
             )
 
 
@@ -102,7 +102,7 @@ def deploy(
     for id, number in before.items():
         if manifest["stages"].get(id, number) != number:
             raise FlowError(
-                "JF615",
+                "JF636",
                 f"flow '{flow.name}': stage '{id}' has {number} tasks and cannot become {manifest['stages'][id]} while its "
                 "positions are kept - remove the flow first, or keep the parallelism",
             )
@@ -153,7 +153,7 @@ def class_modules(manifest: dict[str, Any]) -> dict[str, str]:
 def _check(flow: Flow, code: Package) -> None:
     problems = payload.check(code)
     if problems:
-        raise FlowError("JF616", f"flow '{flow.name}': {problems[0]}")
+        raise FlowError("JF637", f"flow '{flow.name}': {problems[0]}")
 
 
 def _check_workers(control: Control, code: Package) -> None:
@@ -163,13 +163,13 @@ def _check_workers(control: Control, code: Package) -> None:
             continue
         if worker["python"].rpartition(".")[0] != code.python.rpartition(".")[0]:
             raise FlowError(
-                "JF618",
+                "JF616",
                 f"worker '{worker['name']}' runs Python {worker['python']}, this notebook {code.python} - "
                 "functions cannot travel between them; use the same version",
             )
         if worker.get("dill", code.dill) != code.dill:
             raise FlowError(
-                "JF618",
+                "JF616",
                 f"worker '{worker['name']}' has dill {worker['dill']}, this notebook {code.dill} - "
                 "functions cannot travel between them; install the same version",
             )
@@ -184,7 +184,7 @@ def _outside(control: Control, flow: Flow) -> dict[str, int]:
         other = node.options.get("bootstrap")
         if other and other != control.config.bootstrap:
             raise FlowError(
-                "JF627",
+                "JF642",
                 f"flow '{flow.name}', node '{node.name}': a deployed flow reads and writes the cluster's own Kafka "
                 f"({control.config.bootstrap}), not {other} - leave out bootstrap=",
             )
@@ -193,7 +193,7 @@ def _outside(control: Control, flow: Flow) -> dict[str, int]:
         topic = node.options["topic"]
         if topic in partitions:
             raise FlowError(
-                "JF619", f"flow '{flow.name}': two sources read topic '{topic}' - declare one and use it twice"
+                "JF638", f"flow '{flow.name}': two sources read topic '{topic}' - declare one and use it twice"
             )
         count = control.admin.partitions(topic)
         if count is None:
@@ -276,7 +276,7 @@ def _write_splits(control: Control, flow: Flow, plan: Plan, stage: Stage, class_
         raise
     except Exception as error:
         raise FlowError(
-            "JF620", f"flow '{flow.name}', node '{node.name}': writing its splits: {error_line(error)}"
+            "JF639", f"flow '{flow.name}', node '{node.name}': writing its splits: {error_line(error)}"
         ) from error
 
 
@@ -287,7 +287,7 @@ def _split_payloads(split: dict[str, Any], class_module: str, where: str) -> lis
         return [data]
     items = split.get("items", ())
     if len(items) < 2:
-        raise FlowError("JF620", f"{where}: a split takes {len(data):,} bytes, over {_MESSAGE:,} - make it smaller")
+        raise FlowError("JF639", f"{where}: a split takes {len(data):,} bytes, over {_MESSAGE:,} - make it smaller")
     half = len(items) // 2
     parts = ({**split, "items": items[:half]}, {**split, "items": items[half:]})
     return [payload for part in parts for payload in _split_payloads(part, class_module, where)]
@@ -308,7 +308,7 @@ def remove(control: Control, name: str) -> None:
     """Delete a deployment with its topics, positions and state. What it is cut off at, it goes on with when repeated."""
     manifest = control.tables["deployments"].get(name)
     if manifest is None:
-        raise FlowError("JF621", f"no deployment '{name}'{names(control)}")
+        raise FlowError("JF640", f"no deployment '{name}'{names(control)}")
     if manifest["state"] != "terminated":
         change(control, name, state="terminated")
     # A name may hold dots: leave the topics of 'a.b' when 'a' goes.

@@ -73,7 +73,7 @@ class LiveRun(BaseRun):
         if manifest is None:
             if self._final is not None:
                 return self._final
-            raise FlowError("JF621", f"no deployment '{self.name}'{deploying.names(self._control)}")
+            raise FlowError("JF640", f"no deployment '{self.name}'{deploying.names(self._control)}")
         self._final = manifest
         return manifest
 
@@ -295,7 +295,7 @@ class Elsewhere:
             self.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in ("value", "state")])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise FlowError("JF622", f"'{self.__name__}' runs on the workers - run its cell again to have it here")
+        raise FlowError("JF641", f"'{self.__name__}' runs on the workers - run its cell again to have it here")
 
 
 def install_classes(control: Control, manifest: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def package(flow: Flow, include: tuple[str, ...] = ()) -> Package:
             cells = [cell.cell_contents for cell in (fn.__closure__ or ())]
             if any(type(value).__name__ == "generator" for value in cells):
                 raise FlowError(
-                    "JF613", f"flow '{flow.name}', node '{name}': a started generator cannot travel - give the function"
+                    "JF634", f"flow '{flow.name}', node '{name}': a started generator cannot travel - give the function"
                 )
     functions = functions_of(flow)
     for name, node in flow.nodes.items():
@@ -75,7 +75,7 @@ def dump_items(items: Any, module: str, where: str) -> tuple[bytes, list[type]]:
         Pickler(file, 5).dump(items)
     except Exception as error:
         raise FlowError(
-            "JF620", f"{where}: its items cannot be pickled: {error_line(error)} - give plain data"
+            "JF639", f"{where}: its items cannot be pickled: {error_line(error)} - give plain data"
         ) from error
     return file.getvalue(), list(found)
 

@@ -160,7 +160,7 @@ class Worker:
             _log.error("flow '%s' does not load: %s", name, line)
             self._refused[name] = (revision, line)
             if name not in self._runners:
-                self._fail(manifest, error if isinstance(error, FlowError) else FlowError("JF614", line))
+                self._fail(manifest, error if isinstance(error, FlowError) else FlowError("JF635", line))
             return None
 
     def _fail(self, manifest: dict[str, Any], error: FlowError) -> None:

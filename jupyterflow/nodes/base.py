@@ -140,8 +140,11 @@ class Operator:
 
     `lineage` says which input row each output row of the last batch came from: None for the same row,
     else a list of row numbers or a function that gives it; it is read only when a record fails or asks for
-    its id. `spreads`: one input row may give many output rows.
+    its id. `spreads`: one input row may give many output rows. `form`: how its state is written, where that
+    depends on its options.
     """
+
+    form = ""
 
     lineage: list[int] | Callable[[], list[int]] | None = None
     spreads = False
@@ -154,6 +157,9 @@ class Operator:
     def process(self, batch: Batch) -> Batch | None:
         """One batch through the node."""
         raise NotImplementedError
+
+    def reform(self, old: str) -> None:
+        """Bring state that was written in the form *old* into this one's."""
 
     def flush(self) -> Batch | None:
         """What is still to be emitted when the input has ended."""

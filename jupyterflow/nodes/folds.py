@@ -33,6 +33,7 @@ class Fold(Operator):
         options = node.options
         self.every, self.seconds = options.get("every"), options.get("seconds")
         self.each = self.every is None and self.seconds is None and options.get("emit", "each") == "each"
+        self.form = "each" if self.each else "held"
         self.timed = self.seconds is not None
         self._next = context.clock() + (self.seconds or 0)
         self.step, self.start = self._functions(node)
@@ -103,6 +104,13 @@ class Fold(Operator):
             return None
         kept = batch.take(rows)
         return Batch(out, None if given is None else kept.keys, kept.timestamps, kept.headers)
+
+    def reform(self, old: str) -> None:
+        table = self.context.table
+        for key, value in table.values.items():
+            # What was emitted each time has been emitted; how many there were is not known any more.
+            table.values[key] = value[0] if self.each else (value, 0, True)
+        table.dirty.update(table.values)
 
     def _pending(self) -> Batch | None:
         table, dirty = self.context.table.values, self.context.table.dirty

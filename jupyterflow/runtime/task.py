@@ -465,11 +465,14 @@ class Task:
     def adopt(self, old: Task) -> None:
         """Go on from another version of this task, between two batches: all state, splits and effects move here."""
         mine = {step.name: step.context for step in self.steps}
+        forms: dict[str, str] = {}
         for step in old.steps:
             if step.name in mine:
+                forms[step.name] = step.operator.form if step.operator is not None else ""
                 mine[step.name].table = step.context.table
                 mine[step.name].counters = step.context.counters
                 mine[step.name].prints = step.context.prints
+        self._reform(forms)
         self.status, self.position, self.pending, self.since = old.status, old.position, old.pending, old.since
         self._effects, self._ended, self._draining = old._effects, old._ended, old._draining
         self.drained, self._cursor, self._seen = old.drained, old._cursor, old._seen
@@ -520,6 +523,7 @@ class Task:
             "draining": self._draining,
             "drained": self.drained,
             "emissions": self._emissions,
+            "forms": self._forms(),
             "sent": dict(self.sent),
             "received": self.received,
             "counters": self.counters(),
@@ -533,6 +537,7 @@ class Task:
                 by_name[node].table.values[key] = value
         if not meta:
             return
+        self._reform(meta.get("forms", {}))
         self.status = "ended" if meta["status"] == "ended" else "running"
         self._splits, self._seen = dict(meta["splits"]), meta["seen"]
         # Splits that were not done are read again from the topic, and the mark after them with them.
@@ -547,6 +552,16 @@ class Task:
                 by_name[name].counters.restore(data)
         if self.status == "running" and self._ended:
             self._settle()  # what it waited for may be gone from the flow
+
+    def _forms(self) -> dict[str, str]:
+        return {step.name: step.operator.form for step in self.steps if step.operator is not None and step.operator.form}
+
+    def _reform(self, forms: dict[str, str]) -> None:
+        """Its state was written by nodes with other options, perhaps in another form."""
+        for step in self.steps:
+            old = forms.get(step.name, "")
+            if step.operator is not None and old and step.operator.form not in ("", old):
+                step.operator.reform(old)
 
     def counters(self) -> dict[str, list[Any]]:
         """The exact counters of each node, as plain data."""

@@ -183,7 +183,7 @@ def test_a_flow_survives_its_notebook_and_is_attached_from_another(cluster: Clus
         assert [row["upstream"] for row in live.edges()] == ["ones", "twice"]
         until(lambda: live.edges()[0]["rate"] > 0)
         assert {worker["name"] for worker in live.workers()} <= {worker["name"] for worker in other.workers}
-        with pytest.raises(jf.FlowError, match=r"^JF622 "):
+        with pytest.raises(jf.FlowError, match=r"^JF641 "):
             live.flow.nodes["twice"].fn(1)
         live.stop()
 

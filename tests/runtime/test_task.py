@@ -370,3 +370,28 @@ def test_many_splits_that_wait_do_not_make_the_state_of_a_task_large() -> None:
     again.restore(effects.meta, {})
     again.pull(1)
     assert again.status == "running"  # all but one are still to come from the topic
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_fold_goes_on_when_what_it_emits_is_changed(swapped: bool) -> None:
+    task: Task | None = None
+    position, meta = 0, None
+    state: dict[Any, Any] = {}
+    changes: list[tuple[dict[str, Any], list[int]]] = [({}, [1, 2, 3]), ({"every": 2}, [5]), ({"emit": "end"}, []), ({}, [10, 11, 12])]
+    for options, expected in changes:
+        flow = jf.Flow("changes")
+        flow.source("values", [0]).key_by("key", str).count("n", **options).sink("out", "collect")
+        made = plan(flow)
+        new = Task(made, made.stages[0], 0, flow)
+        if task is None or not swapped:
+            new.restore(meta, dict(state))
+        else:
+            new.adopt(task)
+        task = new
+        task.split({"items": [7, 7, 7]}, position)
+        while len(task._waiting) or task._open:
+            task.pull(1)
+        effects = pickle.loads(pickle.dumps(task.take()))
+        assert [v for batch in effects.collected.get("out", []) for v in batch.values] == expected
+        state.update(effects.changes)
+        meta, position = effects.meta, position + 1
