@@ -452,6 +452,8 @@ class Task:
 
     def refuse(self, error: FlowError, offset: int) -> None:
         """A message of the input that is not ours, or cannot be read here: kept as a dead letter, not opened."""
+        if self._splits.get(offset) == _DONE:
+            return  # told before
         self.steps[0].context.counters.errors += 1
         place = {"topic": self.stage.topic, "partition": self.index, "offset": offset}
         self._effects.dead.append(DeadLetter(self.stage.id, None, str(error), "", place, self.version))
@@ -513,12 +515,13 @@ class Task:
 
     def meta(self) -> dict[str, Any]:
         """The task's own state, as plain data."""
+        # Without the splits that are not begun: there may be more than a message holds, and they are read again.
+        unbegun = [offset for offset, position in self._splits.items() if position is None]
         return {
             "status": self.status,
-            # Without those that are not begun: there may be more than a message holds, and they are read again.
             "splits": {offset: position for offset, position in self._splits.items() if position is not None},
             "no_more": self._no_more_splits and all(position == _DONE for position in self._splits.values()),
-            "seen": self._seen,
+            "seen": min(unbegun) - 1 if unbegun else self._seen,
             "ended": sorted(self._ended),
             "draining": self._draining,
             "drained": self.drained,
@@ -554,7 +557,9 @@ class Task:
             self._settle()  # what it waited for may be gone from the flow
 
     def _forms(self) -> dict[str, str]:
-        return {step.name: step.operator.form for step in self.steps if step.operator is not None and step.operator.form}
+        return {
+            step.name: step.operator.form for step in self.steps if step.operator is not None and step.operator.form
+        }
 
     def _reform(self, forms: dict[str, str]) -> None:
         """Its state was written by nodes with other options, perhaps in another form."""

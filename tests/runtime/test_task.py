@@ -160,6 +160,7 @@ def test_state_that_a_function_empties_is_gone(batches: list[list[int]], script:
 
 @settings(max_examples=100, deadline=None)
 @example(splits=[[1, 2, 3, 4, 5], [6]], script=["feed", "feed", "feed", "pull", "take", "crash"], concurrency=1)
+@example(splits=[[], [0]], script=["feed", "feed", "take", "crash", "pull", "take", "crash"], concurrency=1)
 @given(st.lists(st.lists(st.integers(0, 5), max_size=9), max_size=5), SCRIPTS, st.sampled_from([1, 2]))
 def test_a_source_that_dies_anywhere_reads_each_record_once(
     splits: list[list[int]], script: list[str], concurrency: int
@@ -377,7 +378,12 @@ def test_a_fold_goes_on_when_what_it_emits_is_changed(swapped: bool) -> None:
     task: Task | None = None
     position, meta = 0, None
     state: dict[Any, Any] = {}
-    changes: list[tuple[dict[str, Any], list[int]]] = [({}, [1, 2, 3]), ({"every": 2}, [5]), ({"emit": "end"}, []), ({}, [10, 11, 12])]
+    changes: list[tuple[dict[str, Any], list[int]]] = [
+        ({}, [1, 2, 3]),
+        ({"every": 2}, [5]),
+        ({"emit": "end"}, []),
+        ({}, [10, 11, 12]),
+    ]
     for options, expected in changes:
         flow = jf.Flow("changes")
         flow.source("values", [0]).key_by("key", str).count("n", **options).sink("out", "collect")
