@@ -97,7 +97,13 @@ def _create(path: Path) -> None:
 
 def seal(body: dict[str, Any], key: bytes) -> bytes:
     """*body* (JSON values) as a signed envelope."""
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    try:
+        return _envelope(json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True), key)
+    except UnicodeEncodeError:  # a lone surrogate, as in the name of a file: it travels as an escape
+        return _envelope(json.dumps(body, separators=(",", ":"), sort_keys=True), key)
+
+
+def _envelope(text: str, key: bytes) -> bytes:
     return json.dumps({"alg": ALGORITHM, "sig": _sign(text, key), "body": text}, ensure_ascii=False).encode()
 
 

@@ -110,3 +110,9 @@ def test_a_command_is_obeyed_once_and_not_after_its_expiry() -> None:
     assert len(seen) == 1
     assert not keys.fresh({"expires": "tomorrow"}, 0.0)
     assert keys.fresh({"version": 1}, 0.0)
+
+
+def test_text_that_is_not_unicode_travels_too() -> None:
+    key = b"k" * 32
+    body = {"text": "a\udc80é"}
+    assert keys.unseal(keys.seal(body, key), key) == body
