@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import json
 import linecache
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyterflow.magics._cell import outside_names
 from jupyterflow.magics._declare import declare
-from jupyterflow.magics._line import cell_kinds, parse_line, split
+from jupyterflow.magics._line import cell_kinds, command_words, magic_row, parse_line
 from jupyterflow.magics._scope import own_scope
 from jupyterflow.magics._session import Session
 from jupyterflow.model import FlowError
@@ -26,12 +27,17 @@ _MAGICS = ("flow", "jupyterflow")
 
 @dataclass(slots=True)
 class _Cell:
-    """A code cell as Python: the statements that declare, the others, and the names it binds and reads."""
+    """A code cell as Python: its statements, and the names that it binds, perhaps changes by a call, and reads.
+
+    `above` counts the lines above its first magic.
+    """
 
     number: int
     filename: str
     body: list[ast.stmt]
+    above: int = 0
     binds: set[str] = field(default_factory=set)
+    changes: set[str] = field(default_factory=set)
     reads: set[str] = field(default_factory=set)
     declares: set[str] = field(default_factory=set)
 
@@ -46,11 +52,16 @@ def flows_of(path: Path, execute: Callable[[Callable[[], None], str, str], None]
     cells = [cell for number, text in enumerate(_code_cells(path), 1) if (cell := _parse(path.name, number, text))]
     needed = {"sys"}.union(*(cell.declares for cell in cells))
     taken: set[int] = set()
-    while more := [c for c in cells if c.number not in taken and (c.binds & needed or "*" in c.binds)]:
+    # `print(...)` makes no `print`: a builtin is there anyhow, unless a cell really has one of its own.
+    given = set(dir(builtins)) - set().union(*(cell.binds for cell in cells))
+    while more := [
+        c for c in cells if c.number not in taken and ((c.binds | c.changes) & needed - given or "*" in c.binds)
+    ]:
         taken.update(cell.number for cell in more)
         needed.update(*(cell.reads for cell in more))
     shell = _Shell(Session({"__name__": "__main__", "__file__": str(path.resolve())}))
     for cell in cells:
+        shell.above = cell.above
         for statement in cell.body:
             if cell.number in taken or _flow_call(statement):
                 code = compile(ast.Module([statement], []), cell.filename, "exec", dont_inherit=True)
@@ -67,20 +78,34 @@ class _Shell:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.above = 0
         session.namespace["get_ipython"] = lambda: self
 
     def run_line_magic(self, name: str, line: str, *_: Any) -> None:
-        words = split(line) if name in _MAGICS else []
-        if words and words[0] == "new":
-            self.session.new(words[1])
-        elif words and words[0] == "use":
-            self.session.use(words[1])
-        elif words and words[0] in cell_kinds():
-            declare(self.session.flow, parse_line(line), None, self.session.namespace)
+        line = self._expanded(line)
+        words = command_words(line) if name in _MAGICS else []
+        match words:
+            case ["new", flow]:
+                self.session.new(flow)
+            case ["use", flow]:
+                self.session.use(flow)
+            case [kind, *_] if kind in cell_kinds():
+                declare(self.session.flow, parse_line(line), None, self.session.namespace)
 
     def run_cell_magic(self, name: str, line: str, body: str) -> None:
         if name in _MAGICS:
-            declare(self.session.flow, parse_line(line), body, self.session.namespace, header=f"%%{name} {line}")
+            line = self._expanded(line)
+            header = "\n" * self.above + f"%%{name} {line}"
+            declare(self.session.flow, parse_line(line), body, self.session.namespace, header=header)
+
+    def _expanded(self, line: str) -> str:
+        """The line with the values of `{NAME}` and `$NAME`, as IPython hands it to a magic."""
+        from IPython.utils.text import DollarFormatter
+
+        try:
+            return str(DollarFormatter().vformat(line, [], self.session.namespace))
+        except Exception:
+            return line  # as IPython does
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args, **kwargs: None
@@ -99,9 +124,11 @@ def _parse(file: str, number: int, text: str) -> _Cell | None:
     from IPython.core.inputtransformer2 import TransformerManager
 
     filename = f"<{file} cell {number}>"
+    lines = text.splitlines(keepends=True)
+    above = magic_row(lines) or 0
     try:
-        python = TransformerManager().transform_cell(text)
-        cell = _Cell(number, filename, ast.parse(python, filename).body)
+        python = TransformerManager().transform_cell("".join(lines[above:]))
+        cell = _Cell(number, filename, ast.parse(python, filename).body, above)
     except SyntaxError:
         return None  # such a cell does nothing in the notebook either
     linecache.cache[filename] = (len(python), None, python.splitlines(keepends=True), filename)
@@ -111,7 +138,9 @@ def _parse(file: str, number: int, text: str) -> _Cell | None:
             cell.declares |= _reads_of(call)
         else:
             plain.append(statement)
-            cell.binds |= _binds(statement)
+            binds, changes = _binds(statement)
+            cell.binds |= binds
+            cell.changes |= changes
     with suppress(SyntaxError):  # executing it says so
         cell.reads = outside_names(plain)
     # What it reads and binds anew (`x = x + 1`) comes from outside too.
@@ -130,8 +159,8 @@ def _flow_call(statement: ast.stmt) -> list[str] | None:
 
 
 def _reads_of(texts: list[str]) -> set[str]:
-    """Names that the line (`--initial start`) or the body of a magic may read."""
-    names: set[str] = set()
+    """Names that the line (`--initial start`, `--rate {RATE}`) or the body of a magic may read."""
+    names = _in_braces(texts[0])
     with suppress(FlowError):
         names |= set(parse_line(texts[0]).options.get("initial", []))
     with suppress(SyntaxError):  # declaring it says so
@@ -139,9 +168,23 @@ def _reads_of(texts: list[str]) -> set[str]:
     return names
 
 
-def _binds(statement: ast.stmt) -> set[str]:
-    """Names that a statement binds, or changes: `x = 1`, `x[0] = 1`, `x.append(1)`."""
+def _in_braces(line: str) -> set[str]:
+    """Names in a line's `{RATE}` or `{2 * RATE}` or `$RATE`."""
+    from IPython.utils.text import DollarFormatter
+
     names: set[str] = set()
+    with suppress(ValueError, SyntaxError):  # a lone brace: IPython leaves such a line as it is
+        for _, expression, _, _ in DollarFormatter().parse(line):
+            if expression:
+                tree = ast.parse(expression.strip(), mode="eval")
+                names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return names
+
+
+def _binds(statement: ast.stmt) -> tuple[set[str], set[str]]:
+    """Names that a statement binds (`x = 1`), and those that it may change: `x[0] = 1`, `x.append(1)`, `x()`."""
+    names: set[str] = set()
+    changed: set[str] = set()
     waiting: list[ast.AST] = [statement]
     while waiting:
         node = waiting.pop()
@@ -153,11 +196,11 @@ def _binds(statement: ast.stmt) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
-            names |= _root(node)
+            changed |= _root(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            names |= _root(node.value.func)
+            changed |= _root(node.value.func)
         waiting.extend(ast.iter_child_nodes(node))
-    return names
+    return names, changed
 
 
 def _root(node: ast.expr) -> set[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
 from jupyterflow.model import FlowError, Role, did_you_mean
+
+_CELL_MAGIC = re.compile(r"%%(jupyter)?flow(\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,29 @@ def split(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise FlowError("JF713", f"%flow {text.strip()}: {str(error).lower()} - close it") from None
+
+
+def command_words(text: str) -> list[str]:
+    """Words of a `%flow COMMAND` line, without a comment behind them. Raises FlowError for an open quote."""
+    quote = ""
+    for i, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "#" and not text[i - 1 : i].strip():  # not the one in `out#1.json`
+            return split(text[:i])
+    return split(text)
+
+
+def magic_row(lines: list[str]) -> int | None:
+    """The index of a cell's `%%flow` line, where only comments and blank lines stand above it; None without one."""
+    for i, line in enumerate(lines):
+        if _CELL_MAGIC.match(line):
+            return i
+        if line.strip() and not line.lstrip().startswith("#"):
+            break
+    return None
 
 
 def parse_line(text: str) -> Line:

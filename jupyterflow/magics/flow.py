@@ -12,7 +12,7 @@ from traitlets import Bool
 
 from jupyterflow.magics._commands import COMMANDS, overview, run_command
 from jupyterflow.magics._declare import declare
-from jupyterflow.magics._line import cell_kinds, kind_help, parse_line, split
+from jupyterflow.magics._line import cell_kinds, command_words, kind_help, magic_row, parse_line, split
 from jupyterflow.magics._session import Session
 from jupyterflow.magics._show import close_views, refresh, show_flow, show_node
 from jupyterflow.model import FlowError
@@ -39,7 +39,7 @@ class FlowMagics(Magics):  # type: ignore[misc]
         """Declare nodes, see, run and deploy flows: %flow --help."""
         if cell is not None:
             return self._declare(line, cell)
-        words = split(line)
+        words = command_words(line)
         if not words:
             flow = self.session.flow
             return show_flow(flow, self.session.runs.get(flow.name))
@@ -74,18 +74,21 @@ class FlowMagics(Magics):  # type: ignore[misc]
 
 
 def _above(shell: Any, line: str) -> str:
-    """What stands above a cell's body: blank lines too, they count in a traceback."""
+    """What stands above a cell's body, as blank lines: they count in a traceback."""
     raw = getattr(shell.history_manager, "input_hist_raw", [""])[-1]
-    blank = raw[: len(raw) - len(raw.lstrip())].count("\n") if raw.lstrip().startswith("%%") else 0
-    return "\n" * blank + f"%%flow {line}"
+    return "\n" * (magic_row(raw.splitlines()) or 0) + f"%%flow {line}"
 
 
-def _without_body(lines: list[str]) -> list[str]:
-    """`%%flow count n --from a` with nothing below is `%flow count n --from a`: IPython wants a body for `%%`."""
-    said = [line for line in lines if line.strip()]
-    if len(said) == 1 and said[0].startswith(tuple(f"%%{name}" for name in _NAMES)):
-        return [said[0][1:]]
-    return lines
+def _as_magic(lines: list[str]) -> list[str]:
+    """A cell with `%%flow` as IPython takes it: on the first line, and with a body below.
+
+    Comments above it go; `%%flow count n --from a` with nothing below is `%flow count n --from a`.
+    """
+    row = magic_row(lines)
+    if row is None:
+        return lines
+    magic, *body = lines[row:]
+    return [magic, *body] if "".join(body).strip() else [magic[1:]]
 
 
 def _foreign(shell: Any) -> bool:
@@ -105,7 +108,7 @@ def load(shell: Any) -> FlowMagics:
         threading.Thread(target=import_module, args=("jupyterflow.views._widgets",), daemon=True).start()
     magics = FlowMagics(shell)
     shell.register_magics(magics)
-    shell.input_transformers_cleanup.insert(0, _without_body)
+    shell.input_transformers_cleanup.insert(0, _as_magic)
     return magics
 
 
@@ -119,6 +122,6 @@ def unload(shell: Any) -> None:
         for name in _NAMES:
             if getattr(table.get(name), "__self__", None) is magics:
                 del table[name]
-    shell.input_transformers_cleanup[:] = [t for t in shell.input_transformers_cleanup if t is not _without_body]
+    shell.input_transformers_cleanup[:] = [t for t in shell.input_transformers_cleanup if t is not _as_magic]
     magics.session.close()
     close_views()

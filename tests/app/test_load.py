@@ -131,3 +131,51 @@ def test_a_notebook_without_cells_for_us_says_so(tmp_path: Path) -> None:
         load_flow(notebook(tmp_path / "none.ipynb", "x = 1"))
     with pytest.raises(FlowError, match="JF722"):
         load_flow(script(tmp_path / "no.ipynb", "{}"))
+
+
+def test_a_cell_that_only_prints_is_not_taken_for_a_node_that_prints(tmp_path: Path) -> None:
+    file = notebook(
+        tmp_path / "prints.ipynb",
+        "print('nothing', run.state)",
+        "%%flow source numbers\nprint('one')\nyield 1",
+        "len(run.collect('seen'))",
+    )
+    assert list(load_flow(file).nodes) == ["numbers"]
+
+
+def test_a_builtin_that_a_cell_makes_anew_is_taken_from_it(tmp_path: Path) -> None:
+    file = notebook(
+        tmp_path / "own.ipynb",
+        "sum = [1, 2]",
+        "sum.append(3)",
+        "%%flow source numbers\nyield from sum",
+        "%flow sink seen collect --from numbers",
+    )
+    assert load_flow(file).run().wait(20).collect("seen") == [1, 2, 3]
+
+
+def test_names_in_braces_are_filled_in(tmp_path: Path) -> None:
+    file = notebook(
+        tmp_path / "braces.ipynb",
+        "RATE = 500",
+        "WHERE = 'numbers'",
+        "TIMES = 1 / 0",
+        "%%flow source numbers --rate {RATE * 2}\nyield 1",
+        "%flow sink seen collect --from $WHERE",
+    )
+    flow = load_flow(file)
+    assert flow.nodes["numbers"].options["rate"] == 1000.0
+    assert flow.upstreams("seen") == ["numbers"]
+
+
+def test_comments_above_a_magic_and_behind_a_command_are_left_out(tmp_path: Path) -> None:
+    file = notebook(
+        tmp_path / "comments.ipynb",
+        "%flow new prices   # don't stop",
+        "# the bids\n\n%%flow source bids\nraise ValueError('here')",
+    )
+    flow = load_flow(file)
+    assert flow.name == "prices"
+    with pytest.raises(ValueError, match="here") as caught:
+        flow.nodes["bids"].fn()
+    assert caught.traceback[-1].lineno + 1 == 4

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jupyterflow.magics._line import kind_help, parse_line, typed
+from jupyterflow.magics._line import command_words, kind_help, magic_row, parse_line, typed
 from jupyterflow.model import FlowError
 
 
@@ -69,3 +69,23 @@ def test_help_of_a_kind_lists_its_options() -> None:
     assert "--parallelism" in kind_help("map")
     assert "kafka:" in kind_help("source")
     assert "--rate" in kind_help("source")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", []),
+        ("# all of it", []),
+        ("run   # don't", ["run"]),
+        ("export out#1.json #2", ["export", "out#1.json"]),
+        ("use 'a # b' # c", ["use", "a # b"]),
+    ],
+)
+def test_a_comment_behind_a_command_is_left_out(text: str, words: list[str]) -> None:
+    assert command_words(text) == words
+
+
+def test_only_comments_may_stand_above_a_cells_magic() -> None:
+    assert magic_row(["# a\n", "\n", "%%flow map x\n", "1"]) == 2
+    assert magic_row(["x = 1\n", "%%flow map x\n"]) is None
+    assert magic_row(["%%flowers\n"]) is None

@@ -257,6 +257,17 @@ def test_a_traceback_counts_blank_lines_above_the_magic(shell: Any) -> None:
     assert caught.traceback[-1].lineno + 1 == 4
 
 
+def test_comments_above_the_magic_are_no_matter_and_count_in_a_traceback(shell: Any) -> None:
+    run(shell, "# first\n\n  # second\n%%flow source x\nraise ValueError('here')")
+    fn = session(shell).flow.nodes["x"].fn
+    with pytest.raises(ValueError, match="here") as caught:
+        fn()
+    assert caught.traceback[-1].lineno + 1 == 5
+    run(shell, "# a sink\n%%flow sink seen collect --from x")
+    assert session(shell).flow.upstreams("seen") == ["x"]
+    assert run(shell, "# plain\n1 + 1") == 2
+
+
 def test_unloading_ends_runs_and_takes_the_magics_away(shell: Any) -> None:
     run(shell, "%%flow source numbers --rate 100\nwhile True:\n    yield 1")
     run(shell, "%flow sink seen collect --from numbers")
