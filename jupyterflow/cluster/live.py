@@ -115,6 +115,7 @@ class LiveRun(BaseRun):
         waits = any(body.get("lag") for body in tasks) or any(
             queued(self.plan, self._control.tables["telemetry"]).values()
         )
+        waits = waits or not workers_alive(self._control)
         return "stalled" if waits else "idle"
 
     @property
@@ -228,13 +229,16 @@ class LiveRun(BaseRun):
 
     def progress(self) -> dict[str, Any] | None:
         manifest = self._manifest
-        if self.state != "deploying":
+        state = self.state
+        if state not in ("deploying", "stalled"):
             return None
         wanted, there = sum(manifest["stages"].values()), len(self._tasks())
-        what = "tasks have started"
+        what = f"{there} of {wanted} tasks have started"
         if not workers_alive(self._control):
-            what += " - no worker is there: start some with cluster.scale(n) or `jupyter flow worker`"
-        return {"what": f"{there} of {wanted} {what}", "done": there, "total": wanted}
+            what = "no worker is there - start some with cluster.scale(n) or `jupyter flow worker`"
+        elif state == "stalled":
+            return None
+        return {"what": what, "done": there, "total": wanted}
 
     def wait(self, timeout: float | None = None) -> LiveRun:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import logging
 import os
 import socket
@@ -240,7 +241,10 @@ def collect_code(digests: Iterable[str], table: dict[str, dict[str, Any]]) -> di
     for digest in digests:
         first = table[f"{digest}/0"]
         parts = [first["data"]] + [table[f"{digest}/{i}"]["data"] for i in range(1, first["chunks"])]
-        out[digest] = b"".join(map(base64.b64decode, parts))
+        data = b"".join(map(base64.b64decode, parts))
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise FlowError("JF617", f"payload {digest[:12]} is damaged - deploy the flow again")
+        out[digest] = data
     return out
 
 

@@ -73,6 +73,8 @@ def check_function(node: Node, kind: Kind, where: str) -> Signature | None:
         problem = "a fold takes one value after the other - give it a plain function"
     elif kind.fold and "state" in signature.names:
         problem = "a fold's state is the value it gives back - leave 'state' out"
+    elif "state" in signature.names and (node.options.get("concurrency") or 1) > 1:
+        problem = "two calls in flight could share a key's state - leave concurrency out, or use parallelism"
     elif kind.name in ("map", "filter", "key_by", "function") and signature.is_generator:
         problem = "its function yields - return the one result, or use flat_map"
     elif node.options.get("batch") and signature.is_async:

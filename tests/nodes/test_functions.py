@@ -398,3 +398,10 @@ def test_an_async_function_that_exits_fails_the_flow_and_nobody_waits_for_ever()
     flow.source("values", [1]).map("leave", leave).sink("out", "collect")
     with pytest.raises(jf.FlowError, match=r"^JF407 .*SystemExit: 3$"):
         flow.run().wait(30)
+
+
+def test_state_is_not_shared_by_calls_in_flight() -> None:
+    flow = jf.Flow("functions")
+    keyed = flow.source("values", [1]).key_by("key", lambda value: value)
+    with pytest.raises(jf.FlowError, match=r"JF112 .*two calls in flight could share a key's state - leave concurrency"):
+        keyed.map("node", lambda value, state: value, concurrency=2)
