@@ -223,16 +223,15 @@ def test_builtins_are_functions_too(fn: Any, values: list[Any], out: list[Any]) 
     assert through(values, "map", fn).collect("out") == out
 
 
-@pytest.mark.parametrize("options", [{}, {"concurrency": 4}])
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_state_is_the_keys_own_dict_and_what_is_in_it_is_kept(tasks: int, options: dict[str, Any]) -> None:
+def test_state_is_the_keys_own_dict_and_what_is_in_it_is_kept(tasks: int) -> None:
     def number(value: int, state: dict[str, int], key: int) -> tuple[int, int]:
         state["n"] = state.get("n", 0) + 1
         return key, state["n"]
 
     flow = jf.Flow("state")
     keyed = flow.source("values", [i % 3 for i in range(12)]).key_by("key", lambda v: v)
-    keyed.map("number", number, **options).sink("out", "collect")
+    keyed.map("number", number).sink("out", "collect")
     out = flow.run(tasks=tasks).wait(10).collect("out")
     assert sorted(out) == sorted((key, n) for key in range(3) for n in range(1, 5))
 
