@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from jupyter_core.application import JupyterApp, base_aliases, base_flags
 from traitlets import Bool, Float, Unicode
@@ -20,6 +21,20 @@ USAGE = "JF721"
 class _Loader(KVArgParseConfigLoader):  # type: ignore[misc]
     def _handle_unrecognized_alias(self, arg: str) -> None:
         raise FlowError(USAGE, f"there is no option '{arg}' - --help lists them")
+
+    def _add_arguments(self, *args: Any) -> None:
+        super()._add_arguments(*args)
+        self.parser.error = self._refuse
+
+    def _refuse(self, message: str) -> NoReturn:
+        """What argparse finds wrong, as one line: it takes any `--foo` for an option whose value is missing."""
+        option = re.match(r"argument --?([^\s:/]+).*: expected", message)
+        if option is None:
+            raise FlowError(USAGE, f"{message} - --help shows how")
+        name = option[1].rpartition(".")[2].replace("_", "-")
+        if option[1] in self.argparse_traits:
+            raise FlowError(USAGE, f"--{name} needs a value - --help shows which")
+        raise FlowError(USAGE, f"there is no option '{name}' - --help lists them")
 
 
 class Command(JupyterApp):  # type: ignore[misc]

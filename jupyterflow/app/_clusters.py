@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from traitlets import Bool, Float, Int, List, Unicode
 
 from jupyterflow.app._base import USAGE, ClusterCommand, Command, WaitCommand, dumps, show_rows
-from jupyterflow.app._ending import undone_if_interrupted
+from jupyterflow.magics._ending import take_down, undone_if_interrupted
 from jupyterflow.model import FlowError, FlowTimeout, did_you_mean
 
 
@@ -44,10 +44,7 @@ class DownApp(Command):
     flags: ClassVar[Any] = {**Command.flags, "purge": ({"DownApp": {"purge": True}}, "Erase Kafka's data.")}
 
     def go(self, *arguments: str) -> None:
-        from jupyterflow.cluster.client import down
-
-        down(purge=self.purge)
-        self.say(f"workers and Kafka are down; their data {'are erased' if self.purge else 'stay'}")
+        self.say(take_down(purge=self.purge))
 
 
 class WorkerApp(ClusterCommand):
@@ -82,11 +79,11 @@ class WorkersApp(ClusterCommand):
     description = "List the workers: host, pid, labels, tasks, load, last sign of life."
 
     def go(self, *arguments: str) -> None:
-        from jupyterflow.magics._rows import WORKER, only
+        from jupyterflow.magics._rows import workers
 
         with self.cluster() as cluster:
             rows = cluster.workers
-            show_rows(self, rows if self.json else only(rows, WORKER), "no workers - jupyter flow scale 2 starts two")
+            show_rows(self, rows if self.json else workers(rows), "no workers - jupyter flow scale 2 starts two")
 
 
 class ScaleApp(ClusterCommand):

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jupyterflow.app._ending import end_slots
 from jupyterflow.app._watch import watch
+from jupyterflow.magics._ending import end_slots
 from jupyterflow.magics._rows import Steps
 
 # What others have installed lies within the standard library's folder in some Pythons.

@@ -17,6 +17,11 @@ from jupyterflow.transport.kafka import KafkaConfig
 
 Progress = Callable[[str], None]
 
+_NO_KAFKA = (
+    "no local Kafka is up - start one: %flow up, `jupyter flow up` or jf.up(); or give an address: "
+    "%flow connect HOST:PORT, --bootstrap HOST:PORT or jf.connect('HOST:PORT')"
+)
+
 
 def up(
     workers: int = 2,
@@ -40,7 +45,7 @@ def up(
     try:
         there = len(slots.list(broker.home()))
         if workers > there:
-            say(f"starting {workers - there} workers")
+            say(f"starting {workers - there} worker{'s' * (workers - there > 1)}")
             cluster.scale(workers, labels=labels, timeout=timeout)
         say(f"Kafka at {local.bootstrap} keeps {local.disk_use() / 1e6:,.0f} MB in {local.home}")
         goes_on = [row["name"] for row in cluster.deployments if row["state"] not in ("finished", "stopped", "failed")]
@@ -62,7 +67,7 @@ def connect(bootstrap: str | None = None, *, prefix: str = "jf", **settings: Any
     if bootstrap is None:
         local = broker.find()
         if local is None:
-            raise FlowError("JF630", "no local Kafka is up - call jf.up() (in a cell: %flow up), or give an address: jf.connect('host:9092')")
+            raise FlowError("JF630", _NO_KAFKA)
         bootstrap = local.bootstrap
     return Cluster(KafkaConfig(bootstrap, settings), prefix=prefix)
 

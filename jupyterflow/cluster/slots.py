@@ -121,57 +121,58 @@ def start(
     names: _list[str] = []
     launched: _list[subprocess.Popen[bytes]] = []
     own = {key: value for key, value in os.environ.items() if key not in ("JPY_PARENT_PID", "JPY_SESSION_NAME")}
-    for _ in range(n):
-        name = configure(
-            home=home,
-            bootstrap=bootstrap,
-            prefix=prefix,
-            labels=labels,
-            entry=entry,
-            settings=settings,
-            grace=grace,
-        )
-        names.append(name)
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "jupyterflow.cluster.slot",
-            "--name",
-            name,
-            "--home",
-            str(home),
-            "--detach",
-        ]
-        log = home / "slots" / f"{name}.log"
-        log.unlink(missing_ok=True)
-        with open(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab") as out:
-            launched.append(
-                subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    cwd=home / "slots",
-                    env={**own, **(env or {})},
-                    start_new_session=True,
-                )
+    try:
+        for _ in range(n):
+            name = configure(
+                home=home,
+                bootstrap=bootstrap,
+                prefix=prefix,
+                labels=labels,
+                entry=entry,
+                settings=settings,
+                grace=grace,
             )
-    deadline = time.monotonic() + timeout
-    for process in launched:
-        process.wait(max(0.1, deadline - time.monotonic()))
-    while True:
-        found = {slot.name: slot for slot in list(home)}
-        absent = [name for name in names if name not in found]
-        if not absent:
-            return [found[name] for name in names]
-        if time.monotonic() > deadline or any(process.returncode for process in launched):
-            log = home / "slots" / f"{absent[0]}.log"
-            with contextlib.suppress(FlowError):
-                stop(names, home=home, timeout=2.0)
-            _forget(home / "slots", absent)
-            raise FlowError("JF621", f"slot '{absent[0]}' did not start: {_last_line(log)} - see {log}")
-        time.sleep(0.01)
+            names.append(name)
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "jupyterflow.cluster.slot",
+                "--name",
+                name,
+                "--home",
+                str(home),
+                "--detach",
+            ]
+            log = home / "slots" / f"{name}.log"
+            log.unlink(missing_ok=True)
+            with open(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab") as out:
+                launched.append(
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=out,
+                        stderr=out,
+                        cwd=home / "slots",
+                        env={**own, **(env or {})},
+                        start_new_session=True,
+                    )
+                )
+        deadline = time.monotonic() + timeout
+        for process in launched:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        while True:
+            found = {slot.name: slot for slot in list(home)}
+            absent = [name for name in names if name not in found]
+            if not absent:
+                return [found[name] for name in names]
+            if time.monotonic() > deadline or any(process.returncode for process in launched):
+                log = home / "slots" / f"{absent[0]}.log"
+                raise FlowError("JF621", f"slot '{absent[0]}' did not start: {_last_line(log)} - see {log}")
+            time.sleep(0.01)
+    except BaseException:  # Ctrl-C too: whoever gets no slots has none to end
+        _undo(names, launched, home)
+        raise
 
 
 def list(home: Path) -> _list[Slot]:
@@ -193,6 +194,21 @@ def list(home: Path) -> _list[Slot]:
         else:
             _bury(slot, folder)
     return found
+
+
+def _undo(names: _list[str], launched: _list[subprocess.Popen[bytes]], home: Path, timeout: float = 5.0) -> None:
+    """End the slots that were launched a moment ago: each first has to write itself down."""
+    deadline = time.monotonic() + timeout
+    for process in launched:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+    coming = {name for name, process in zip(names, launched, strict=False) if not process.returncode}
+    while not coming <= {slot.name for slot in list(home)} and time.monotonic() < deadline:
+        time.sleep(0.01)
+    there = [slot.name for slot in list(home) if slot.name in names]
+    with contextlib.suppress(FlowError):
+        stop(there, home=home, timeout=2.0)
+    _forget(home / "slots", names)
 
 
 def wait_ready(home: Path, names: Iterable[str], timeout: float = 30.0) -> _list[Slot]:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from jupyterflow.magics._rows import WORKER, Rows, Steps, only
+from jupyterflow.magics._ending import take_down, undone_if_interrupted
+from jupyterflow.magics._rows import DeadLetters, Rows, Steps, workers
 from jupyterflow.magics._session import Session
 from jupyterflow.magics._show import freeze, refresh, show_flow
 from jupyterflow.model import FlowError, did_you_mean
@@ -94,8 +95,11 @@ def _command(name: str, help: str, *arguments: Argument) -> Callable[[Do], Do]:
 _FLOW = _arg("name", nargs="?", help="a flow (default: the one in use)")
 
 
-@_command("new", "a new flow: the cells that follow add to it", _arg("name"))
+@_command("new", "a new flow: the cells that follow add to it; goes back to one that is there", _arg("name"))
 def _new(session: Session, given: argparse.Namespace) -> Any:
+    nodes = len(session.flows[given.name].nodes) if given.name in session.flows else 0
+    if nodes:  # the notebook is run again
+        print(f"flow '{given.name}' is there already, with {nodes} node{'s' * (nodes > 1)}: cells add to it again")
     return session.new(given.name)
 
 
@@ -148,7 +152,7 @@ def _rm(session: Session, given: argparse.Namespace) -> Any:
 def _up(session: Session, given: argparse.Namespace) -> Any:
     import jupyterflow as jf
 
-    with Steps(sys.stdout, live=True) as steps:
+    with Steps(sys.stdout, live=True, keep=True) as steps, undone_if_interrupted():
         session.cluster = jf.up(**({} if given.workers is None else {"workers": given.workers}), progress=steps)
     return session.cluster
 
@@ -174,21 +178,27 @@ def _attach(session: Session, given: argparse.Namespace) -> Any:
     show_flow(run.flow, run)
 
 
-@_command("down", "end workers and the local Kafka; data stays", _arg("--purge", action="store_true", help="erase it"))
+@_command(
+    "down",
+    "end workers and the local Kafka; their data stay",
+    _arg("--purge", action="store_true", help="erase their data"),
+)
 def _down(session: Session, given: argparse.Namespace) -> Any:
-    session.needs_cluster().down(purge=given.purge)
+    said = take_down(purge=given.purge, cluster=session.cluster)
     session.forget_cluster()
-    print("workers and Kafka are down" + ("; their data is erased" if given.purge else "; their data stays"))
+    print(said)
 
 
 @_command("workers", "the worker slots: host, pid, labels, tasks, version")
 def _workers(session: Session, given: argparse.Namespace) -> Any:
-    return Rows(only(session.needs_cluster().workers, WORKER), "no workers - %flow scale 2 starts two")
+    return Rows(workers(session.needs_cluster().workers), "no workers - %flow scale 2 starts two")
 
 
 @_command("scale", "this many worker slots on this machine", _arg("workers", type=int, metavar="N"))
 def _scale(session: Session, given: argparse.Namespace) -> Any:
-    session.needs_cluster().scale(given.workers)
+    cluster = session.needs_cluster()
+    with undone_if_interrupted():
+        cluster.scale(given.workers)
 
 
 @_command("run", "run the flow in this process", _FLOW)
@@ -254,8 +264,7 @@ def _tap(session: Session, given: argparse.Namespace) -> Any:
 @_command("dead-letters", "what could not be processed, and why", _arg("node", nargs="?"))
 def _dead_letters(session: Session, given: argparse.Namespace) -> Any:
     node = session.known_node(given.node) if given.node else None
-    letters = session.run().dead_letters()
-    return Rows([letter for letter in letters if node in (None, letter["node"])], "no dead letters")
+    return DeadLetters(session.run().dead_letters(node), "no dead letters")
 
 
 @_command("export", "the flow as JSON, positions included", _arg("file", nargs="?", help="default: print it"))

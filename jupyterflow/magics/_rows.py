@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Self, TextIO
 
 
@@ -17,13 +18,28 @@ class Rows(list[dict[str, Any]]):
         return table(self) or self.empty
 
 
-WORKER = ("name", "host", "pid", "labels", "tasks", "version", "python", "cpu", "memory", "seen")
+class DeadLetters(Rows):
+    """Dead letters, whole; the table leaves out the traceback and shows the time as this machine's clock does."""
+
+    def __repr__(self) -> str:
+        return table([_letter(row) for row in self]) or self.empty
 
 
-def only(rows: Iterable[dict[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
-    """Rows with these columns alone, those that they have, in this order."""
-    names = list(names)
-    return [{name: row[name] for name in names if name in row} for row in rows]
+def _letter(letter: dict[str, Any]) -> dict[str, Any]:
+    row = {name: value for name, value in letter.items() if name != "traceback"}
+    stamp = row.get("timestamp")
+    if isinstance(stamp, int) and "timestamp" in row:  # ms; 0: it has none
+        row["timestamp"] = datetime.fromtimestamp(stamp / 1000).isoformat(" ", "seconds") if stamp > 0 else None
+    return row
+
+
+_WORKER = ("name", "host", "pid", "labels", "tasks", "version", "python", "cpu", "memory", "seen")
+
+
+def workers(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What there is to see of workers: some columns, in this order; memory in MB."""
+    seen = [{name: row[name] for name in _WORKER if name in row} for row in rows]
+    return [row | {"memory": f"{row['memory'] / 1e6:,.0f} MB"} if "memory" in row else row for row in seen]
 
 
 def table(rows: list[dict[str, Any]], widest: int = 60) -> str:
@@ -58,10 +74,13 @@ def _cell(name: str, value: Any, widest: int) -> str:
 
 
 class Steps:
-    """Shows the steps of what takes long: in one line that is written over where `live`, else a line for each kind."""
+    """Shows the steps of what takes long: in one line that is written over where `live`, else a line for each kind.
 
-    def __init__(self, out: TextIO, *, live: bool) -> None:
-        self.out, self.live = out, live
+    With `keep` the last one stays: a notebook's output does not lose a line that is empty again.
+    """
+
+    def __init__(self, out: TextIO, *, live: bool, keep: bool = False) -> None:
+        self.out, self.live, self.keep = out, live, keep
         self._last = ""
 
     def __call__(self, text: str) -> None:
@@ -78,5 +97,5 @@ class Steps:
 
     def __exit__(self, *_: object) -> None:
         if self.live and self._last:
-            self.out.write("\r" + " " * len(self._last) + "\r")
+            self.out.write("\n" if self.keep else "\r" + " " * len(self._last) + "\r")
             self.out.flush()

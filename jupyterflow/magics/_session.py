@@ -29,12 +29,11 @@ class Session:
         return self.flows[self.current]
 
     def new(self, name: str) -> Flow:
-        """A new empty flow that cells add to from now on."""
+        """A new empty flow that cells add to from now on; where one of that name is there, that one."""
         import jupyterflow as jf
 
-        if name in self.flows and self.flows[name].nodes:
-            raise FlowError("JF715", f"flow '{name}' is there already - %flow use {name}, or %flow rm {name} first")
-        self.flows[name] = jf.Flow(name)
+        if name not in self.flows:
+            self.flows[name] = jf.Flow(name)
         self.current = name
         return self.flows[name]
 
@@ -136,7 +135,10 @@ class Session:
 
         try:
             data = json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
-            flow = self.new(data["name"])
+            name = data["name"]
+            if name in self.flows and self.flows[name].nodes:
+                raise FlowError("JF715", f"flow '{name}' is there already - %flow rm {name} first")
+            flow = self.new(name)
         except OSError as error:
             raise FlowError("JF718", f"cannot read '{file}': {error.strerror or error} - check the path") from None
         except (ValueError, KeyError, TypeError):

@@ -83,6 +83,8 @@ def test_tree_and_explain_show_a_flow(numbers: str, capsys: Any) -> None:
         (["run"], "JF721 usage: jupyter flow run FILE"),
         (["tap", "prices"], "JF721 usage: jupyter flow tap NAME NODE"),
         (["ls", "--bootstarp=x"], "JF721 there is no option 'bootstarp' - --help lists them"),
+        (["run", "flow.py", "--foo"], "JF721 there is no option 'foo' - --help lists them"),
+        (["run", "flow.py", "--timeout"], "JF721 --timeout needs a value - --help shows which"),
         (["scale", "many"], "JF721 usage: jupyter flow scale N - N is a number, not 'many'"),
     ],
 )
@@ -106,11 +108,23 @@ def test_without_a_command_the_help_is_shown(capsys: Any) -> None:
     assert main(["--version"]) == 0
 
 
-def test_a_kafka_that_is_not_there_is_1_and_one_line(capsys: Any) -> None:
+def test_a_kafka_that_is_not_there_is_1_and_one_line(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTERFLOW_KEY_FILE", str(tmp_path / "key"))
+    assert main(["key"]) == 0
     assert main(["ls", "--bootstrap=127.0.0.1:1"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("JF5")
     assert "127.0.0.1:1" in line
+
+
+def test_down_says_when_nothing_is_up(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTERFLOW_DIR", str(tmp_path))
+    assert main(["down"]) == 0
+    assert capsys.readouterr().out == "no workers or Kafka were up here\n"
+    assert main(["ls"]) == 1
+    assert "`jupyter flow up`" in capsys.readouterr().err
 
 
 def test_key_makes_a_key_and_says_where_never_what(

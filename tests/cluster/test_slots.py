@@ -77,6 +77,23 @@ def test_slots_start_side_by_side_and_stop_without_a_trace(home: Path) -> None:
     assert all(name.endswith(".log") for name in os.listdir(home / "slots"))
 
 
+def test_an_interrupted_start_leaves_no_slot(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, looks = slots.list, []
+
+    def interrupted(folder: Path) -> list[slots.Slot]:
+        looks.append(folder)
+        if len(looks) == 3:  # after a look for each name: both are launched
+            raise KeyboardInterrupt
+        return real(folder)
+
+    monkeypatch.setattr(slots, "list", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(home, 2)
+    assert slots.list(home) == []
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(home) in (p.info["cmdline"] or [])]
+    assert all(name.endswith(".log") for name in os.listdir(home / "slots"))
+
+
 def test_a_kernel_killed_with_9_is_started_again_in_its_slot_at_once(home: Path) -> None:
     (slot,) = start(home)
     assert slot.kernel_pid is not None

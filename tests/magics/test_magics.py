@@ -1,11 +1,13 @@
 """What a person sees who works with the magics."""
 
+import io
 import json
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,42 @@ def test_flows_are_made_used_listed_and_removed(shell: Any) -> None:
     assert session(shell).flow.nodes == {}
     run(shell, "%flow rm prices")
     assert session(shell).flows == {}
+
+
+def test_a_notebook_that_is_run_again_goes_on_with_its_flow(shell: Any, capsys: Any) -> None:
+    for _ in range(2):
+        run(shell, "%flow new prices")
+        run(shell, "%%flow source bids\nyield 1")
+        run(shell, "%flow sink seen collect --from bids")
+    assert "flow 'prices' is there already, with 2 nodes" in capsys.readouterr().out
+    assert list(session(shell).flow.nodes) == ["bids", "seen"]
+
+
+def test_down_says_when_nothing_is_up(shell: Any, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTERFLOW_DIR", str(tmp_path))
+    run(shell, "%flow down   # here")
+    assert capsys.readouterr().out == "no workers or Kafka were up here\n"
+
+
+def test_tables_say_times_and_sizes_as_people_read_them() -> None:
+    from jupyterflow.magics._rows import DeadLetters, workers
+
+    stamp = datetime(2026, 1, 2, 3, 4, 5)
+    letters = DeadLetters([{"node": "bad", "traceback": "Traceback", "timestamp": int(stamp.timestamp() * 1000)}])
+    assert repr(letters).splitlines()[0].split() == ["node", "timestamp"]
+    assert "2026-01-02 03:04:05" in repr(letters)
+    assert letters[0]["traceback"] == "Traceback"
+    assert workers([{"memory": 123_456_789, "key": "x", "name": "w"}]) == [{"name": "w", "memory": "123 MB"}]
+
+
+def test_the_last_step_stays_where_that_is_wanted() -> None:
+    from jupyterflow.magics._rows import Steps
+
+    for keep, end in ((True, "\rstarting Kafka\n"), (False, "\r" + " " * 14 + "\r")):
+        out = io.StringIO()
+        with Steps(out, live=True, keep=keep) as steps:
+            steps("starting Kafka")
+        assert out.getvalue().endswith(end)
 
 
 def test_metrics_status_and_tables(shell: Any) -> None:

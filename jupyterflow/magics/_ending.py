@@ -1,4 +1,4 @@
-"""Ends what was started on this machine before Ctrl-C came, also what is in no list yet."""
+"""Ends what runs on this machine: when asked, and what was started before Ctrl-C came."""
 
 from __future__ import annotations
 
@@ -6,12 +6,31 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psutil import Process
 
 _PATIENCE = 15.0  # seconds for a worker to finish
+
+
+def take_down(*, purge: bool, cluster: Any = None) -> str:
+    """End the workers and the local Kafka of this user, whoever started them; *cluster* is a connection to close.
+
+    The result is one line for people. Raises FlowError.
+    """
+    from jupyterflow import broker
+    from jupyterflow.cluster import slots
+    from jupyterflow.cluster.client import down
+
+    was_up = broker.find() is not None or bool(slots.list(broker.home()))
+    if cluster is not None:
+        cluster.down(purge=purge)
+    else:
+        down(purge=purge)
+    if was_up:
+        return f"workers and Kafka are down; their data {'are erased' if purge else 'stay'}"
+    return f"no workers or Kafka were up here{'; their data are erased' if purge else ''}"
 
 
 def end_slots(home: Path, keep: Container[str] = ()) -> None:
