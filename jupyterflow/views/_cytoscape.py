@@ -15,7 +15,7 @@ def node_data(face: Face, element: str) -> dict[str, Any]:
         "id": element,
         "name": face.name,
         "title": face.title,
-        "kind": face.kind[:40],
+        "kind": face.what[:40],
         "role": face.role,
         "state": face.state,
         "label": face.label,

@@ -36,6 +36,12 @@ class Face:
     p95_ms: float | None = None
     x: float = 0.0
     y: float = 0.0
+    resting: bool = False  # the run has ended, whatever has become of the node since
+
+    @property
+    def what(self) -> str:
+        """The kind as people say it: a function that is a source is a `source`."""
+        return self.role if self.kind == "function" else self.kind
 
     @property
     def title(self) -> str:
@@ -47,7 +53,7 @@ class Face:
         """`1.2k → 4.8k/s`; at rest the totals, `1,000 → 7,069`; before a run nothing."""
         if self.state in ("draft", "changed") and not (self.records_in or self.records_out):
             return ""
-        if self.state in RESTING:
+        if self.resting or self.state in RESTING:
             left, right, unit = n.count(self.records_in), n.count(self.records_out), ""
         else:
             left, right, unit = n.human(self.rate_in), n.human(self.rate_out), "/s"
@@ -106,14 +112,44 @@ class GraphModel:
 
     def __init__(self, flow: Flow, run: Any = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.flow = flow
-        self.run = run
+        self.run: Any = None
+        self.asked: Any = None  # the run that `state` and the numbers are of
         self.state = "draft"
         self.version: int | None = None
         self.faces: dict[str, Face] = {}
         self.wires: dict[tuple[str, str], Wire] = {}
         self._clock = clock
         self._progress: dict[str, tuple[int, float]] = {}
+        self._ran: dict[str, _Declared] | None = None  # what the run runs; None: not known
+        self._ran_version: int | None = None
+        self._differs: dict[str, str] = {}  # nodes that stand otherwise than they run: draft or changed
+        if run is not None:
+            self.set_run(run)
         self.set_flow(flow)
+
+    def set_run(self, run: Any) -> None:
+        """Show *run* (or None): it runs the flow as it is now, and what is declared from here on it does not."""
+        if run is not self.run:
+            self.run = run
+            self._progress = {}
+            self._remember()
+
+    def _remember(self) -> None:
+        """What runs is what is declared now."""
+        self._ran = None if self.run is None else {name: _declared(self.flow, name) for name in self.flow.nodes}
+        self._ran_version = None
+        self._compare()
+
+    def _compare(self) -> None:
+        differs: dict[str, str] = {}
+        for name in self.flow.nodes:
+            if self._ran is None:
+                break
+            if name not in self._ran:
+                differs[name] = "draft"
+            elif not _same(self._ran[name], _declared(self.flow, name)):
+                differs[name] = "changed"
+        self._differs = differs
 
     @property
     def name(self) -> str:
@@ -123,13 +159,16 @@ class GraphModel:
     def set_flow(self, flow: Flow) -> None:
         """Show *flow*, which may be the same one after a change; numbers of what is still there stay."""
         self.flow = flow
+        self._compare()
         faces, wires = self.faces, self.wires
         pairs = [(edge.upstream, edge.downstream) for edge in flow.edges]
         places = layout(list(flow.nodes), pairs)
         shown: dict[str, Face] = {}
         for node in flow.nodes.values():
-            face = faces.get(node.name) or Face(node.name, node.kind, node.role, self.state, self.version)
+            state = "draft" if self._ran is not None else self.state
+            face = faces.get(node.name) or Face(node.name, node.kind, node.role, state, self.version)
             face.kind, face.role = node.kind, node.role
+            self._stands(face)
             face.x, face.y = _place(node) or places[node.name]
             shown[node.name] = face
         # Whole dicts are exchanged, never filled in place: the hub's thread may be walking the old ones.
@@ -148,7 +187,13 @@ class GraphModel:
         if run is None:
             self.update([], [], "draft")
         else:
-            self.update(run.metrics(), run.edges(), str(run.state), getattr(run, "version", None))
+            # The state first: where it is final, the numbers behind it are too.
+            state, version = str(run.state), getattr(run, "version", None)
+            if version != self._ran_version is not None:
+                self._remember()  # deployed again, by a call in Python
+            self._ran_version = version
+            self.update(run.metrics(), run.edges(), state, version)
+        self.asked = run
 
     def update(
         self,
@@ -185,6 +230,16 @@ class GraphModel:
             if name not in seen:
                 face.rate_in = face.rate_out = 0.0
                 face.state, face.version = ("idle" if state == "running" else state), version
+            face.resting = state in RESTING
+            self._stands(face)
+
+    def _stands(self, face: Face) -> None:
+        """A node that no run knows is a draft, without numbers; one with other code than runs is changed."""
+        face.state = self._differs.get(face.name, face.state)
+        if face.state == "draft":
+            face.version, face.p95_ms = None, None
+            face.rate_in = face.rate_out = 0.0
+            face.records_in = face.records_out = face.lag = face.errors = 0
 
     def _state_of(self, face: Face, queued: int) -> str:
         """The node's own state from the run's: *idle* has no input, *stalled* has input and no progress."""
@@ -251,6 +306,28 @@ class GraphModel:
             "nodes": [asdict(face) for face in self.faces.values()],
             "edges": [asdict(wire) for wire in self.wires.values()],
         }
+
+
+_Declared = tuple[Node, str | None, Any, dict[str, Any], list[str]]
+
+
+def _declared(flow: Flow, name: str) -> _Declared:
+    """What makes a node what it is: the node itself, its code, function and options, and what it reads from."""
+    node = flow.nodes[name]
+    return node, node.code, node.fn, dict(node.options), flow.upstreams(name)
+
+
+def _same(before: _Declared, now: _Declared) -> bool:
+    """Whether both do the same; a cell that was run again without a change does."""
+    (node, code, fn, options, upstreams), (other, *rest) = before, now
+    if (node.kind, node.role) != (other.kind, other.role) or upstreams != rest[3]:
+        return False
+    if code != rest[0] or (code is None and fn is not rest[1]):
+        return False
+    try:
+        return bool(options == rest[2])
+    except Exception:  # an array in there has no single answer
+        return node is other
 
 
 def _place(node: Node) -> tuple[float, float] | None:

@@ -18,6 +18,7 @@ log = logging.getLogger("jupyterflow.views")
 
 SAMPLE_LIMIT, PRINT_LINES, LINE_LIMIT = 200, 50, 200
 _ENDED = frozenset({"finished", "failed", "stopped"})
+_LINGER = 2.0  # seconds for which a run that has ended is asked: its last prints may come after its end
 _QUIET = 60.0  # seconds between two reports of the same trouble
 _KEEP: Any = object()
 
@@ -54,6 +55,7 @@ class Hub:
         self._lock = threading.RLock()  # the registries; never held while a run is asked
         self._sending = threading.Lock()  # one tick at a time
         self._said: dict[str, float] = {}
+        self._ends: dict[str, tuple[Any, float]] = {}  # by flow: the run whose end has been sent, and when
 
     def bind(self, flow: Flow, run: Any = _KEEP) -> GraphModel:
         """Watch *flow* and *run* (None: none; left out: the one it has). Open views follow at once.
@@ -65,11 +67,12 @@ class Hub:
             if model is None:
                 model = self.models[flow.name] = GraphModel(flow, None if run is _KEEP else run)
             else:
-                if run is not _KEEP:
-                    model.run = run
-                elif model.flow is not flow:
-                    model.run = None  # another flow of that name: the old run is not its run
+                other = model.flow is not flow
                 model.set_flow(flow)
+                if run is not _KEEP:
+                    model.set_run(run)
+                elif other:
+                    model.set_run(None)  # another flow of that name: the old run is not its run
             views = [view for view in self._views if view.flow == flow.name]
         for view in views:
             self._guard(f"view of {flow.name}", view.refresh)
@@ -145,14 +148,19 @@ class Hub:
             self._wake.wait(self.interval)
 
     def _moves(self, flow: str) -> bool:
+        """Whether something may still change: until the end of its run has been sent, and a little longer."""
         model = self.models.get(flow)
-        return model is not None and model.run is not None and model.state not in _ENDED
+        if model is None or model.run is None:
+            return False
+        run, since = self._ends.get(flow, (None, 0.0))
+        return run is not model.run or time.monotonic() - since < _LINGER
 
     def look(self, flow: str) -> None:
         """Ask the run of that flow once, now; trouble is logged and what was known stays."""
         model = self.models.get(flow)
         if model is not None:
             self._guard(f"run of {flow}", model.poll)
+            self.wake()
 
     def tick(self) -> None:
         """Ask each run that is shown once, and send what changed: at most one message."""
@@ -177,6 +185,12 @@ class Hub:
             with channel.hold_sync():
                 channel.frame = {"flows": frames}
                 channel.prints = prints
+            for name, frame in frames.items():
+                model = self.models.get(name)
+                if model is None or frame["state"] not in _ENDED:
+                    self._ends.pop(name, None)
+                elif self._ends.get(name, (None,))[0] is not model.asked:
+                    self._ends[name] = (model.asked, time.monotonic())
         for view in views:
             if view.node is None:
                 self._guard(f"graph of {view.flow}", view.refresh)
@@ -217,6 +231,7 @@ class Hub:
             thread.join(2)
         with self._lock:
             self.models.clear()
+            self._ends.clear()
             channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()

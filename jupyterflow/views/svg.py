@@ -98,13 +98,13 @@ def _card(face: Face) -> str:
     state = face.state if face.state in STATES else "other"
     right = x + WIDTH - 12
     rows = [
-        f'<g class="s-{state}"><title>{_text(face.name[:300])} ({_text(n.clip(face.kind, 40))})</title>',
+        f'<g class="s-{state}"><title>{_text(face.name[:300])} ({_text(n.clip(face.what, 40))})</title>',
         f'<rect class="card" x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="9"/>',
         f'<rect class="bar" x="{x + 1:g}" y="{y + 10:g}" width="4" height="{HEIGHT - 20}" rx="2"/>',
         f'<text class="name ink" x="{x + 16:g}" y="{y + 25:g}">{_text(face.title)}</text>',
         f'<circle class="dot" cx="{x + 20:g}" cy="{y + 40.5:g}" r="3.5"/>',
         f'<text x="{x + 28:g}" y="{y + 45:g}"><tspan class="word">{_text(face.state)}</tspan>'
-        + ("" if face.trouble else f'<tspan class="soft"> · {_text(n.clip(face.kind, 14))}</tspan>')
+        + ("" if face.trouble else f'<tspan class="soft"> · {_text(n.clip(face.what, 14))}</tspan>')
         + "</text>",
     ]
     if face.trouble:

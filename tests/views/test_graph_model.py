@@ -155,6 +155,67 @@ def test_a_change_of_the_flow_keeps_what_is_known_of_the_rest() -> None:
     assert list(model.wires) == [("a", "b"), ("b", "c")]
 
 
+class EndedRun:
+    state, version = "running", 2
+
+    def metrics(self) -> list[dict[str, object]]:
+        return [row("a", records_out=5, rate_out=3), row("b", records_in=5, rate_in=3)]
+
+    def edges(self) -> list[dict[str, object]]:
+        return []
+
+
+def test_what_is_declared_after_a_run_began_is_a_draft_or_changed() -> None:
+    flow = flow_of(("a", "b"))
+    run = EndedRun()
+    model = GraphModel(flow, run)
+    model.poll()
+    flow.nodes["c"] = Node("c", "sink", "collect")
+    flow.edges = [*flow.edges, Edge("a", "c")]
+    flow.nodes["a"] = Node("a", "source", "map")  # its cell was run again, as it was
+    flow.nodes["b"] = Node("b", "sink", "map", code="value + 1")
+    for state in ("running", "deploying", "finished"):
+        run.state = state
+        model.set_flow(flow)
+        model.poll()
+        faces = model.faces
+        assert (faces["c"].state, faces["c"].version, faces["c"].numbers) == ("draft", None, "")
+        assert (faces["b"].state, faces["b"].version) == ("changed", 2)
+        assert faces["a"].state == state
+    assert model.faces["b"].numbers == "5 →"
+    model.set_run(EndedRun())
+    model.poll()
+    assert {face.state for face in model.faces.values()} == {"running", "idle"}
+    run.version = 3
+    model.set_run(None)
+    model.poll()
+    assert {(face.state, face.numbers) for face in model.faces.values()} == {("draft", "")}
+
+
+def test_a_deployment_by_a_call_in_python_is_what_runs_from_then_on() -> None:
+    flow = flow_of(("a", "b"))
+    run = EndedRun()
+    model = GraphModel(flow, run)
+    model.poll()
+    flow.nodes["b"] = Node("b", "sink", "map", code="value + 1")
+    model.set_flow(flow)
+    assert model.faces["b"].state == "changed"
+    run.version = 3
+    model.poll()
+    assert model.faces["b"].state == "running"
+
+
+def test_a_card_says_source_or_sink_rather_than_function() -> None:
+    flow = Flow("f")
+    flow.nodes = {
+        "a": Node("a", "source", "function"),
+        "b": Node("b", "operator", "map"),
+        "c": Node("c", "sink", "function"),
+        "d": Node("d", "sink", "kafka"),
+    }
+    assert [face.what for face in GraphModel(flow).faces.values()] == ["source", "map", "sink", "kafka"]
+
+
 def test_what_views_get_is_plain_json() -> None:
     model = GraphModel(flow_of(("a", "b")))
     model.update([row("a", rate_out=3)], [], "running", 1)

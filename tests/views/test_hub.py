@@ -149,6 +149,27 @@ def test_the_thread_ends_when_the_run_has_and_comes_back_for_the_next(hub: Hub) 
     until(lambda: second.polls > 1, "polls of the second run")
 
 
+def test_the_end_of_a_run_is_sent_though_another_has_seen_it_first(
+    messages: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub()
+    monkeypatch.setattr(hub, "wake", lambda: None)
+    flow = big(3)
+    run = FakeRun(flow)
+    run.state = "deploying"
+    hub.bind(flow, run)
+    assert Readout(hub, "out").widget
+    hub.tick()
+    run.state = "finished"
+    hub.look("big")  # as a graph that becomes a picture does
+    assert hub._moves("big"), "the readouts have not got it yet"
+    hub.tick()
+    assert hub.channel.frame["flows"]["big"]["nodes"]["out"]["state"] == "finished"
+    hub.bind(flow, FakeRun(flow))
+    assert hub._moves("big"), "the new run has not been asked yet"
+    hub.close()
+
+
 def test_no_exception_ends_the_hub_and_each_is_said_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     flow = big(3)
     run = FakeRun(flow)
