@@ -82,7 +82,7 @@ class TaskRun:
             task.drain(self.stop)
         worked = False
         begin = now = time.monotonic()
-        entry = task.steps[0].context.counters
+        entry = task.chain.entry.counters
         while now - begin < SLICE and self._takes:
             before, seen = now, entry.records_in
             if not channel.poll(task):
@@ -115,7 +115,7 @@ class TaskRun:
 
     def wait(self, now: float) -> float:
         """Seconds after which there may be something to do without being woken."""
-        times = [0.05 if self.task._timed else 0.5]
+        times = [0.05 if self.task.chain.timed else 0.5]
         if self.task.pending and not self.channel.busy and not self.channel.midway:
             times.append(max(0.0, self.last + self.interval - now))
         if self._takes and (due := self.task.due(now)) is not None:
@@ -132,7 +132,7 @@ class Driver:
         self._runs: list[TaskRun] = []
         self._lock = threading.Lock()
         self._event = threading.Event()
-        self._closing = False
+        self._closing = self._printing = False
         self._jobs: deque[Callable[[], None]] = deque()
         self._on_failed, self._on_done = on_failed, on_done
         self.wake = self._event.set
@@ -141,6 +141,7 @@ class Driver:
     def start(self) -> None:
         """Begin."""
         prints.install()
+        self._printing = True
         self._thread.start()
 
     def add(self, runs: Iterable[TaskRun]) -> None:
@@ -173,12 +174,13 @@ class Driver:
 
     def close(self, timeout: float = 5.0) -> bool:
         """End the thread and close all tasks. False where user code did not give the thread back in time."""
-        with self._lock:
-            first, self._closing = not self._closing, True
+        self._closing = True
         self.wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout)
-        if first:
+        with self._lock:
+            printing, self._printing = self._printing, False
+        if printing:
             prints.uninstall()
         return not self._thread.is_alive()
 

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from jupyterflow.codecs import Mark, Partitioner
 from jupyterflow.model import Batch, Flow, FlowError, Node
-from jupyterflow.nodes import prints
-from jupyterflow.nodes.base import NodeContext, Operator, SplitReader, error_line
+from jupyterflow.nodes.base import NodeContext, SplitReader, error_line
 from jupyterflow.nodes.catalogue import find
 from jupyterflow.nodes.kafka import KafkaSource
-from jupyterflow.plan import Output, Plan, Stage, keyed_nodes
+from jupyterflow.plan import Output, Plan, Stage
+from jupyterflow.runtime.chain import Chain, Route
 from jupyterflow.runtime.effects import GONE, DeadLetter, Effects
 
 Status = Literal["running", "drained", "ended"]
@@ -31,20 +31,6 @@ def _least(node: Node) -> int:
         return MOST
     calls = node.options.get("concurrency") or 1 if node.role != "source" else 1
     return min(MOST, 4 * calls) if calls > 1 else 1
-
-
-class _Step:
-    """One node of the stage at work."""
-
-    __slots__ = ("above", "called", "context", "given", "latest", "name", "operator", "parts", "routes")
-
-    def __init__(self, name: str, context: NodeContext, operator: Operator | None, above: list[int]) -> None:
-        self.name, self.context, self.operator, self.above = name, context, operator, above
-        self.routes: list[Callable[[Batch], None]] = []
-        self.parts: list[tuple[int, int]] = []
-        self.given = 0  # output rows of the last batch that came from an input row; the rest was emitted by time
-        self.called = False
-        self.latest: Any = None
 
 
 class Task:
@@ -82,45 +68,27 @@ class Task:
         self._no_more_splits = False
         self._seen = -1
         self._broken: FlowError | None = None  # why the source cannot be read on
-        self._emissions = 0  # how often a node emitted because time passed or the input ended
-        self._origin: Callable[[int], dict[str, Any]] = lambda row: {}
-        self.steps = self._steps(worker, clock)
-        self._timed = [i for i, step in enumerate(self.steps) if step.operator is not None and step.operator.timed]
+        self.chain = Chain(flow, stage, index, worker=worker, clock=clock, routes=self._routes, fail=self._failed)
         self._least = max(map(_least, (flow.nodes[name] for name in stage.nodes)))
         self.limit = self._least
         source = flow.nodes[stage.id]
         self._source = source if source.role == "source" else None
-        self._kafka = KafkaSource(source, self.steps[0].context) if stage.input == "kafka" else None
+        self._kafka = KafkaSource(source, self.chain.entry) if stage.input == "kafka" else None
         self._at_once = source.options.get("concurrency") or 1
 
     # -- building ---------------------------------------------------------------------------------------
 
-    def _steps(self, worker: str, clock: Callable[[], float]) -> list[_Step]:
-        number = {name: i for i, name in enumerate(self.stage.nodes)}
-        keyed = keyed_nodes(self._flow)
-        steps = []
-        for name in self.stage.nodes:
-            node = self._flow.nodes[name]
-            context = NodeContext(
-                name, task=self.index, tasks=self.stage.tasks, worker=worker, fail=self._failed, clock=clock
-            )
-            context.user.locate = lambda row, i=number[name]: self._locate(i, row)  # type: ignore[misc]
-            context.keyed = name in keyed
-            kind = find(node.role, node.kind, f"node '{name}'")
-            operator = kind.make(node, context) if kind.make is not None else None
-            step = _Step(name, context, operator, [number[up] for up, down in self.stage.edges if down == name])
-            step.called = node.fn is not None and operator is not None
-            for output in self.stage.outputs:
-                if output.node == name:
-                    step.routes.append(self._route(output))
-            if node.role == "sink" and node.kind == "kafka":
-                step.routes.append(self._publish(name, node.options["topic"]))
-            elif node.role == "sink" and operator is not None and node.fn is None:
-                step.routes.append(self._collect(name))
-            steps.append(step)
-        return steps
+    def _routes(self, name: str) -> list[Route]:
+        """Where the records of a node go besides the next nodes of the stage."""
+        node = self._flow.nodes[name]
+        routes = [self._route(output) for output in self.stage.outputs if output.node == name]
+        if node.role == "sink" and node.kind == "kafka":
+            routes.append(self._publish(name, node.options["topic"]))
+        elif node.role == "sink" and node.fn is None:
+            routes.append(self._collect(name))
+        return routes
 
-    def _route(self, output: Output) -> Callable[[Batch], None]:
+    def _route(self, output: Output) -> Route:
         topic, n = output.topic, output.partitions
 
         def single(batch: Batch) -> None:
@@ -153,10 +121,10 @@ class Task:
             self.sent[topic] = self.sent.get(topic, 0) + len(item)
         self._effects.outputs.setdefault((topic, partition), []).append(item)
 
-    def _publish(self, node: str, topic: str) -> Callable[[Batch], None]:
+    def _publish(self, node: str, topic: str) -> Route:
         return lambda batch: self._effects.published.setdefault((node, topic), []).append(batch)
 
-    def _collect(self, node: str) -> Callable[[Batch], None]:
+    def _collect(self, node: str) -> Route:
         return lambda batch: self._effects.collected.setdefault(node, []).append(batch)
 
     # -- input ------------------------------------------------------------------------------------------
@@ -164,7 +132,7 @@ class Task:
     def process(self, batch: Batch, offset: int | None = None, first: int = 0) -> None:
         """Records of an internal topic, of the message at *offset*, where they begin at row *first*."""
         topic = self.stage.topic
-        self._origin = lambda row: {"topic": topic, "partition": self.index, "offset": offset, "row": first + row}
+        self.chain.origin = lambda row: {"topic": topic, "partition": self.index, "offset": offset, "row": first + row}
         self.received += len(batch)
         self._run(batch)
         if offset is not None:
@@ -178,13 +146,12 @@ class Task:
         if not records:
             return
         topic = self.stage.topic
-        self._origin = lambda row: {"topic": topic, "partition": self.index, "offset": records[row].offset}
-        self.steps[0].parts = []
+        self.chain.origin = lambda row: {"topic": topic, "partition": self.index, "offset": records[row].offset}
         batch = self._kafka.decode(records)
         rows = self._kafka.rows
         if rows is not None:
             kept = rows
-            self._origin = lambda row: {
+            self.chain.origin = lambda row: {
                 "topic": topic, "partition": self.index, "offset": records[kept[row]].offset
             }  # fmt: skip
         self.position = records[-1].offset + 1
@@ -218,13 +185,10 @@ class Task:
             offset, split = self._waiting.pop(0)
             kind = find("source", self._source.kind, "")
             assert kind.connector is not None
-            self._open[offset] = kind.connector.open(
-                self._source, split, self._splits.get(offset), self.steps[0].context
-            )
+            self._open[offset] = kind.connector.open(self._source, split, self._splits.get(offset), self.chain.entry)
         worked = False
         for offset, reader in list(self._open.items()):
-            self._origin, before = self._place(offset, reader), reader.position
-            self.steps[0].parts = []
+            self.chain.origin, before = self._place(offset, reader), reader.position
             try:
                 batch = reader.read(limit)
             except FlowError as error:
@@ -238,8 +202,8 @@ class Task:
                 return worked
             if batch is not None:
                 worked = True
-                self.steps[0].context.counters.records_in += len(batch)
-                self.steps[0].context.counters.records_out += len(batch)
+                self.chain.entry.counters.records_in += len(batch)
+                self.chain.entry.counters.records_out += len(batch)
                 self._run(batch)
             if reader.position is not None:
                 self._splits[offset] = reader.position
@@ -336,93 +300,12 @@ class Task:
 
     def tick(self, now: float) -> None:
         """Time passed: let the timed nodes emit."""
-        for i in self._timed:
-            operator = self.steps[i].operator
-            assert operator is not None
-            batch = operator.tick(now)
-            if batch is not None:
-                self._run(None, emitted={i: batch})
+        if self.chain.tick(now):
+            self.pending += 1
 
-    # -- running ----------------------------------------------------------------------------------------
-
-    def _run(self, batch: Batch | None, *, emitted: dict[int, Batch] | None = None, flush: bool = False) -> None:
-        steps = self.steps
-        outs: list[Batch | None] = [None] * len(steps)
-        clock = time.perf_counter
+    def _run(self, batch: Batch | None, *, flush: bool = False) -> None:
         self.pending += len(batch) if batch is not None else 1
-        for i, step in enumerate(steps):
-            if i == 0:
-                given = [batch] if batch is not None else []
-                step.parts = []
-            else:
-                given = [part for j in step.above if (part := outs[j]) is not None]
-                step.parts = [(j, len(part)) for j in step.above if (part := outs[j]) is not None]
-            operator, counters = step.operator, step.context.counters
-            out: Batch | None = None
-            if given:
-                joined = given[0] if len(given) == 1 else Batch.concat(given)
-                if operator is None:
-                    out = joined
-                else:
-                    counters.records_in += len(joined)
-                    if step.called:
-                        prints.redirect(step.context.prints)
-                    begin = clock()
-                    try:
-                        out = operator.process(joined)
-                    finally:
-                        counters.took(clock() - begin)
-                        prints.redirect(None)
-            step.given = len(out) if out is not None else 0
-            more = emitted.get(i) if emitted else None
-            if flush and operator is not None:
-                more = operator.flush()
-            if more is not None:
-                self._emissions += 1
-                out = more if out is None else Batch.concat([out, more])
-            if out is None or not len(out):
-                continue
-            if operator is not None:
-                counters.records_out += len(out)
-            step.latest = out.values[-1]
-            outs[i] = out
-            for route in step.routes:
-                route(out)
-
-    def _trace(self, i: int, row: int) -> tuple[dict[str, Any], list[Any]]:
-        """Where a row of a node's input came from, and what tells it from others that came from there: by which
-        branch it came, and which it was of the many that a node made of one."""
-        path: list[Any] = []
-        while i > 0:
-            step = self.steps[i]
-            for j, size in step.parts:  # noqa: B007 - j is the branch it came by
-                if row < size:
-                    break
-                row -= size
-            else:
-                return {}, [row]
-            if len(step.above) > 1:
-                path.append(j)
-            i, operator = j, self.steps[j].operator
-            if operator is None:
-                continue
-            if row >= self.steps[j].given:
-                return {"node": self.steps[j].name, "emission": self._emissions, "row": row - self.steps[j].given}, path
-            if callable(operator.lineage):
-                operator.lineage = operator.lineage()
-            if operator.lineage is not None:
-                lineage, twin = operator.lineage, 0
-                while operator.spreads and twin < row and lineage[row - twin - 1] == lineage[row]:
-                    twin += 1
-                row = lineage[row]
-                if operator.spreads:
-                    path.append(twin)
-        return self._origin(row), path
-
-    def _locate(self, i: int, row: int) -> str:
-        """A text that is the same for a record whenever it is processed again, and no other record's."""
-        place, path = self._trace(i, row)
-        return ":".join(map(str, [*(value for name, value in place.items() if name != "path"), *path]))
+        self.chain.run(batch, flush=flush)
 
     def _failed(self, context: NodeContext, batch: Batch, row: int, error: BaseException) -> None:
         node = self._flow.nodes[context.node]
@@ -432,7 +315,7 @@ class Task:
                 f"flow '{self.plan.flow}', node '{node.name}': {error_line(error)} - on_error is 'fail'; fix the cell and run it again",
             ) from error
         i = self.stage.nodes.index(context.node)
-        position, _ = self._trace(i, row)
+        position, _ = self.chain.trace(i, row)
         record = next(iter(batch[row : row + 1]))
         # The first frames are ours; what helps is the user's.
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -454,7 +337,7 @@ class Task:
         """A message of the input that is not ours, or cannot be read here: kept as a dead letter, not opened."""
         if self._splits.get(offset) == _DONE:
             return  # told before
-        self.steps[0].context.counters.errors += 1
+        self.chain.entry.counters.errors += 1
         place = {"topic": self.stage.topic, "partition": self.index, "offset": offset}
         self._effects.dead.append(DeadLetter(self.stage.id, None, str(error), "", place, self.version))
         if self.stage.input == "splits":
@@ -466,20 +349,20 @@ class Task:
 
     def adopt(self, old: Task) -> None:
         """Go on from another version of this task, between two batches: all state, splits and effects move here."""
-        mine = {step.name: step.context for step in self.steps}
+        mine = {step.name: step.context for step in self.chain.steps}
         forms: dict[str, str] = {}
-        for step in old.steps:
+        for step in old.chain.steps:
             if step.name in mine:
                 forms[step.name] = step.operator.form if step.operator is not None else ""
                 mine[step.name].table = step.context.table
                 mine[step.name].counters = step.context.counters
                 mine[step.name].prints = step.context.prints
-        self._reform(forms)
+        self.chain.reform(forms)
         self.status, self.position, self.pending, self.since = old.status, old.position, old.pending, old.since
         self._effects, self._ended, self._draining = old._effects, old._ended, old._draining
         self.drained, self._cursor, self._seen = old.drained, old._cursor, old._seen
         self.sent, self.received = old.sent, old.received
-        self._emissions = old._emissions
+        self.chain.emissions = old.chain.emissions
         self._waiting, self._splits, self._no_more_splits = old._waiting, old._splits, old._no_more_splits
         # Readers run the source's old code: open them again from where they are.
         self._given = old._given
@@ -494,7 +377,7 @@ class Task:
         """All effects since the last time, to be performed atomically."""
         effects, self._effects = self._effects, Effects()
         self.pending = 0
-        for step in self.steps:
+        for step in self.chain.steps:
             table = step.context.table
             if table.dirty:
                 if self._durable:
@@ -525,22 +408,22 @@ class Task:
             "ended": sorted(self._ended),
             "draining": self._draining,
             "drained": self.drained,
-            "emissions": self._emissions,
-            "forms": self._forms(),
+            "emissions": self.chain.emissions,
+            "forms": self.chain.forms(),
             "sent": dict(self.sent),
             "received": self.received,
-            "counters": self.counters(),
+            "counters": self.chain.counters(),
         }
 
     def restore(self, meta: dict[str, Any] | None, changes: dict[tuple[str, Any], Any]) -> None:
         """Go on from what was last committed."""
-        by_name = {step.name: step.context for step in self.steps}
+        by_name = {step.name: step.context for step in self.chain.steps}
         for (node, key), value in changes.items():
             if node in by_name:
                 by_name[node].table.values[key] = value
         if not meta:
             return
-        self._reform(meta.get("forms", {}))
+        self.chain.reform(meta.get("forms", {}))
         self.status = "ended" if meta["status"] == "ended" else "running"
         self._splits, self._seen = dict(meta["splits"]), meta["seen"]
         # Splits that were not done are read again from the topic, and the mark after them with them.
@@ -549,32 +432,20 @@ class Task:
         self._draining = {stop: set(who) for stop, who in meta["draining"].items() if stop > self.since}
         self.drained = meta["drained"]
         self.sent, self.received = dict(meta["sent"]), meta["received"]
-        self._emissions = meta["emissions"]
+        self.chain.emissions = meta["emissions"]
         for name, data in meta["counters"].items():
             if name in by_name:
                 by_name[name].counters.restore(data)
         if self.status == "running" and self._ended:
             self._settle()  # what it waited for may be gone from the flow
 
-    def _forms(self) -> dict[str, str]:
-        return {
-            step.name: step.operator.form for step in self.steps if step.operator is not None and step.operator.form
-        }
-
-    def _reform(self, forms: dict[str, str]) -> None:
-        """Its state was written by nodes with other options, perhaps in another form."""
-        for step in self.steps:
-            old = forms.get(step.name, "")
-            if step.operator is not None and old and step.operator.form not in ("", old):
-                step.operator.reform(old)
-
     def counters(self) -> dict[str, list[Any]]:
         """The exact counters of each node, as plain data."""
-        return {step.name: step.context.counters.to_list() for step in self.steps}
+        return self.chain.counters()
 
     def samples(self) -> dict[str, Any]:
         """The latest value of each node."""
-        return {step.name: step.latest for step in self.steps if step.latest is not None}
+        return self.chain.samples()
 
     @property
     def restoring(self) -> int:
@@ -586,9 +457,7 @@ class Task:
         for reader in self._open.values():
             reader.close()
         self._open.clear()
-        for step in self.steps:
-            if step.operator is not None:
-                step.operator.close()
+        self.chain.close()
 
     def due(self, now: float) -> float | None:
         """Seconds after which there is something to pull, where a reader knows."""

@@ -39,7 +39,7 @@ def test_tasks_that_came_too_late_to_run_are_closed_too() -> None:
             closed.set()
             raise OSError("gone")
 
-    step = late.task.steps[1]
+    step = late.task.chain.steps[1]
     step.operator = Closing(flow.nodes["more"], step.context)
     driver = Driver("late", lambda run, error: None, lambda run: None)
     driver.add([late])
