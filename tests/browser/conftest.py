@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
+    # Last of all: Playwright keeps an event loop running in this thread, where no other test could start its own.
+    items.sort(key=lambda item: here in item.path.parents)
 
 
 def _chromium() -> str:
