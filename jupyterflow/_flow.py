@@ -18,8 +18,6 @@ from jupyterflow.nodes.sources import source_names
 if TYPE_CHECKING:
     from jupyterflow._run import Run
 
-Upstream = "Handle | str"
-
 
 class Handle:
     """The output of a node: call a node method on it to read from there, twice to fan out."""

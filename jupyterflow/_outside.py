@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from jupyterflow.codecs import outside_partition
+from jupyterflow.codecs import Sealer, outside_partition
 from jupyterflow.model import Batch, Flow, FlowError
 from jupyterflow.nodes.base import error_line
 from jupyterflow.nodes.kafka import messages
@@ -51,6 +51,15 @@ class Outside:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def sealer(self) -> Sealer | None:
+        """What pickled values on users' topics are sealed with; None where the flow has none."""
+        if all(node.options.get("codec") != "pickle" for node in self._flow.nodes.values()):
+            return None
+        from jupyterflow.cluster import keys
+
+        return Sealer(keys.load(create=True), "")
 
     def _look_up(self, nodes: list[Any]) -> None:
         with Admin(self._config, self._io) as admin:

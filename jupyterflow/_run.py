@@ -84,7 +84,8 @@ class Run(BaseRun):
                 partition.append(Mark("end", self.plan.epoch, 1, stage.id, number, stage.tasks))
         below = [(out.topic, out.partitions) for out in stage.outputs]
         for number in range(stage.tasks):
-            task = Task(self.plan, stage, number, self.flow, durable=False)
+            sealer = self._outside.sealer if self._outside is not None else None
+            task = Task(self.plan, stage, number, self.flow, durable=False, sealer=sealer)
             channel: Any = MemoryChannel(self._memory, stage.topic, number, below, self._perform)
             if stage.input == "kafka":
                 assert self._outside is not None

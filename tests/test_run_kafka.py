@@ -1,5 +1,6 @@
 """Flows in process that read and write Kafka: no group, nothing committed, Kafka read from `start`."""
 
+import dataclasses
 import time
 import uuid
 
@@ -92,3 +93,54 @@ def test_a_kafka_that_is_not_there_is_one_line_within_its_bound():
     with pytest.raises(jf.FlowError, match="JF52"):
         flow.run(bootstrap="127.0.0.1:1")
     assert time.monotonic() - begin < 45
+
+
+@dataclasses.dataclass
+class Bid:
+    n: int
+    euros: float = 1.0
+
+
+def double(bid: Bid) -> Bid:
+    return dataclasses.replace(bid, n=bid.n * 2)
+
+
+def test_values_are_decoded_to_the_type_that_the_function_takes(bootstrap, topics):
+    source, sink = topics
+    write(bootstrap, source, ['a|{"n": 1}', 'a|{"n": 2, "euros": 3.5}'])
+    flow = jf.Flow("typed")
+    flow.source("bids", f"kafka://{source}?until=latest").map("double", double).sink("out", f"kafka://{sink}")
+    flow.run(bootstrap=bootstrap).wait(30)
+    again = jf.Flow("typed-again")
+    again.source("out", f"kafka://{sink}?until=latest").sink("all", "collect")
+    back = again.run(bootstrap=bootstrap).wait(30).collect("all")
+    assert sorted(back, key=lambda bid: bid["n"]) == [{"n": 2, "euros": 1.0}, {"n": 4, "euros": 3.5}]
+
+
+def shout(text: str) -> str:
+    return text.upper()
+
+
+def test_text_is_text_where_the_functions_say_so(bootstrap, topics):
+    source, sink = topics
+    write(bootstrap, source, ["a|hello"])
+    flow = jf.Flow("texts")
+    flow.source("lines", f"kafka://{source}?until=latest").map("shout", shout).sink("out", f"kafka://{sink}")
+    flow.run(bootstrap=bootstrap).wait(30)
+    again = jf.Flow("texts-again")
+    again.source("out", f"kafka://{sink}?until=latest&codec=text").sink("all", "collect")
+    assert again.run(bootstrap=bootstrap).wait(30).collect("all") == ["HELLO"]
+
+
+def test_pickled_values_are_sealed_and_keep_their_types(bootstrap, topics):
+    source, _ = topics
+    flow = jf.Flow("pickles")
+    flow.source("pairs", [(1, "a"), {2, 3}]).sink("out", f"kafka://{source}?codec=pickle")
+    flow.run(bootstrap=bootstrap).wait(30)
+    write(bootstrap, source, ["a|forged"])
+    again = jf.Flow("pickles-again")
+    again.source("out", f"kafka://{source}?codec=pickle&until=latest").sink("all", "collect")
+    run = again.run(bootstrap=bootstrap).wait(30)
+    assert sorted(map(str, run.collect("all"))) == ["(1, 'a')", "{2, 3}"]
+    (letter,) = run.dead_letters("out")
+    assert "JF22" in letter["error"]

@@ -47,6 +47,7 @@ class FlowRunner:
         self.error: FlowError | None = None
         self._control, self._worker = control, worker
         self._sealer = Sealer(control.key, self.plan.epoch)
+        self._outside = Sealer(control.key, "")  # of pickled values on users' topics: they outlive epochs
         self._reports: dict[tuple[str, int], Report] = {}
         self._runs: dict[tuple[str, int], TaskRun] = {}
         self._by_topic: dict[str, Stage] = {stage.topic: stage for stage in self.plan.stages}
@@ -136,6 +137,7 @@ class FlowRunner:
                 version=self.manifest["version"],
                 until=until,
                 since=stop - 1 if stop else self.manifest["revision"],
+                sealer=self._outside,
             )
             task.restore(*restored(state, self._sealer, stage.changelog, port.partition))
             task.position = port.position
@@ -220,6 +222,7 @@ class FlowRunner:
                     worker=self._worker,
                     version=self.manifest["version"],
                     until=old.until,
+                    sealer=self._outside,
                 )
             except Exception as error:
                 _log.error("flow '%s': version %s does not start: %s", self.name, self.manifest["version"], error)

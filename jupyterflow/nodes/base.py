@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from jupyterflow.model import Batch, FlowError, Node, Role
+from jupyterflow.codecs import Sealer
+from jupyterflow.model import Batch, Flow, FlowError, Node, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class NodeContext:
         self.counters = Counters()
         self.table = Table()
         self.user = Context(node, task, tasks, worker)
+        self.flow: Flow | None = None  # what the node is part of
+        self.sealer: Sealer | None = None  # of pickled values on outside topics; None where no key is at hand
         self.keyed = True  # a key_by came before: without one a fold is one value for all records
         self.prints: list[str] = []
         self.clock = clock

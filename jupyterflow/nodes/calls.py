@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import threading
 import time
+import typing
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -89,6 +90,18 @@ def check_function(node: Node, kind: Kind, where: str) -> Signature | None:
 def _required(fn: Callable[..., Any], names: list[str]) -> list[str]:
     parameters = inspect.signature(fn).parameters if names else {}
     return [name for name in names if parameters[name].default is inspect.Parameter.empty]
+
+
+def value_hints(fn: Callable[..., Any] | None) -> tuple[Any, Any]:
+    """The types that a function says its first argument and its result have; None where it does not."""
+    if fn is None:
+        return None, None
+    try:
+        hints = typing.get_type_hints(fn)
+        first = next(iter(inspect.signature(fn).parameters), "")
+    except Exception:
+        return None, None
+    return hints.get(first), hints.get("return")
 
 
 def key_column(batch: Batch) -> Sequence[Any]:

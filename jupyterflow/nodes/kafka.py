@@ -6,13 +6,56 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
+from jupyterflow.codecs import Codec, for_type, inside_key, outside_key
 from jupyterflow.codecs import get as get_codec
-from jupyterflow.codecs import inside_key, outside_key
-from jupyterflow.model import Batch, Node
+from jupyterflow.model import Batch, Flow, Node
 from jupyterflow.nodes.base import Kind, NodeContext, Operator, Option
-from jupyterflow.nodes.calls import resume
+from jupyterflow.nodes.calls import resume, value_hints
 from jupyterflow.nodes.stateless import PARALLEL
 from jupyterflow.transport import Rows
+
+
+def value_type(flow: Flow, name: str) -> Any:
+    """The type of the values that a kafka: source gives or a kafka: sink gets, by the hints of the functions beside
+    it; None where they do not say or do not agree."""
+    if flow.nodes[name].role == "source":
+        hints = [_taken(flow, below) for below in flow.downstreams(name)]
+    else:
+        hints = [_given(flow, above) for above in flow.upstreams(name)]
+    return hints[0] if hints and all(hint == hints[0] for hint in hints) else None
+
+
+def _taken(flow: Flow, name: str) -> Any:
+    node = flow.nodes[name]
+    if node.kind in ("reduce", "aggregate", "count", "union", "collect") or node.options.get("batch"):
+        return None
+    return value_hints(node.fn)[0]
+
+
+def _given(flow: Flow, name: str) -> Any:
+    node = flow.nodes[name]
+    if node.kind in ("filter", "key_by", "union"):
+        above = {_given(flow, up) for up in flow.upstreams(name)}
+        return above.pop() if len(above) == 1 else None
+    if node.kind == "file":
+        return str
+    return value_hints(node.fn)[1] if node.kind == "map" and not node.options.get("batch") else None
+
+
+def codec_name(flow: Flow, name: str) -> str:
+    """The codec of a kafka: node: the one it names, else the one for the type of its values, else JSON."""
+    hint = value_type(flow, name)
+    return str(flow.nodes[name].options.get("codec") or (for_type(hint) if hint is not None else "json"))
+
+
+def _codec(node: Node, context: NodeContext) -> Codec:
+    flow = context.flow
+    name = codec_name(flow, node.name) if flow is not None else str(node.options.get("codec") or "json")
+    codec = get_codec(name, value_type(flow, node.name) if flow is not None and node.role == "source" else None)
+    if context.sealer is None:
+        return codec
+    # A record's partition is chosen by its key, after its value was encoded: the seal is good for the whole topic.
+    return codec.bound(context.sealer, node.options["topic"], -1)
 
 
 class KafkaSource:
@@ -20,7 +63,7 @@ class KafkaSource:
 
     def __init__(self, node: Node, context: NodeContext) -> None:
         self.context = context
-        self.codec = get_codec(node.options.get("codec") or "json")
+        self.codec = _codec(node, context)
         self.keep_bytes = node.options.get("key") == "bytes"
 
     def decode(self, records: Sequence[Any]) -> Batch:
@@ -66,7 +109,7 @@ class KafkaSink(Operator):
 
     def __init__(self, node: Node, context: NodeContext) -> None:
         super().__init__(node, context)
-        self.codec = get_codec(node.options.get("codec") or "json")
+        self.codec = _codec(node, context)
 
     def process(self, batch: Batch) -> Batch:
         encode, given = self.codec.encode, batch
@@ -127,7 +170,7 @@ def messages(batch: Batch) -> zip[Any]:
     )
 
 
-_CODEC = Option(str, "json", "json, text, bytes, pickle or a plugin's")
+_CODEC = Option(str, None, "json (the default where no type hint says otherwise), text, bytes, pickle or a plugin's")
 KINDS = [
     Kind(
         "kafka", "source", "the records of a topic",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jupyterflow.model import Flow
+from jupyterflow.nodes.kafka import codec_name
 from jupyterflow.plan.plan import Plan, Stage
 
 
@@ -25,7 +26,7 @@ def explain(flow: Flow, plan: Plan) -> str:
         for name in stage.nodes:
             node = flow.nodes[name]
             if node.role == "sink" and node.kind == "kafka":
-                lines.append(f"  {node.options['topic']}: {node.options.get('codec') or 'json'}, a record a message")
+                lines.append(f"  {node.options['topic']}: {codec_name(flow, name)}, a record a message")
             elif node.role == "sink" and node.kind == "collect":
                 lines.append(f"  {plan.collect_topic(name)}: frames (pickle, signed)")
     return "\n".join(lines)
@@ -33,5 +34,5 @@ def explain(flow: Flow, plan: Plan) -> str:
 
 def _coding(flow: Flow, stage: Stage) -> str:
     if stage.input == "kafka":
-        return f"{flow.nodes[stage.id].options.get('codec') or 'json'}, a record a message"
+        return f"{codec_name(flow, stage.id)}, a record a message"
     return "splits (pickle, signed)" if stage.input == "splits" else "frames (pickle, signed)"

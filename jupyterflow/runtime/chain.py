@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jupyterflow.codecs import Sealer
 from jupyterflow.model import Batch, Flow
 from jupyterflow.nodes import prints
 from jupyterflow.nodes.base import NodeContext, Operator
@@ -43,6 +44,7 @@ class Chain:
         index: int,
         *,
         worker: str,
+        sealer: Sealer | None,
         clock: Callable[[], float],
         routes: Callable[[str], list[Route]],
         fail: Callable[[NodeContext, Batch, int, BaseException], None],
@@ -56,7 +58,7 @@ class Chain:
             node = flow.nodes[name]
             context = NodeContext(name, task=index, tasks=stage.tasks, worker=worker, fail=fail, clock=clock)
             context.user.locate = lambda row, i=number[name]: self.locate(i, row)  # type: ignore[misc]
-            context.keyed = name in keyed
+            context.keyed, context.sealer, context.flow = name in keyed, sealer, flow
             kind = find(node.role, node.kind, f"node '{name}'")
             operator = kind.make(node, context) if kind.make is not None else None
             step = Step(name, context, operator, [number[up] for up, down in stage.edges if down == name])

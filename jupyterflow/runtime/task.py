@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from jupyterflow.codecs import Mark, Partitioner
+from jupyterflow.codecs import Mark, Partitioner, Sealer
 from jupyterflow.model import Batch, Flow, FlowError, Node
 from jupyterflow.nodes.base import NodeContext, SplitReader, error_line
 from jupyterflow.nodes.catalogue import find
@@ -45,7 +45,7 @@ class Task:
     def __init__(
         self, plan: Plan, stage: Stage, index: int, flow: Flow, *, worker: str = "", version: int = 1,
         clock: Callable[[], float] = time.monotonic, durable: bool = True, until: int | None = None,
-        since: int = 0,
+        since: int = 0, sealer: Sealer | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.stage, self.index, self.version = plan, stage, index, version
         self.status: Status = "running"
@@ -68,12 +68,16 @@ class Task:
         self._no_more_splits = False
         self._seen = -1
         self._broken: FlowError | None = None  # why the source cannot be read on
-        self.chain = Chain(flow, stage, index, worker=worker, clock=clock, routes=self._routes, fail=self._failed)
+        self.chain = Chain(
+            flow, stage, index, worker=worker, sealer=sealer, clock=clock, routes=self._routes, fail=self._failed
+        )
         self._least = max(map(_least, (flow.nodes[name] for name in stage.nodes)))
         self.limit = self._least
         source = flow.nodes[stage.id]
         self._source = source if source.role == "source" else None
-        self._kafka = KafkaSource(source, self.chain.entry) if stage.input == "kafka" else None
+        self._kafka: KafkaSource | None = None
+        if stage.input == "kafka":
+            self._kafka = KafkaSource(source, self.chain.entry)
         self._at_once = source.options.get("concurrency") or 1
 
     # -- building ---------------------------------------------------------------------------------------
