@@ -231,7 +231,8 @@ class GraphModel:
                 face.rate_in = face.rate_out = 0.0
                 face.state, face.version = ("idle" if state == "running" else state), version
             face.resting = state in RESTING
-            self._stands(face)
+            if name not in seen or self._differs.get(name) != "draft":  # else the run knows better
+                self._stands(face)
 
     def _stands(self, face: Face) -> None:
         """A node that no run knows is a draft, without numbers; one with other code than runs is changed."""

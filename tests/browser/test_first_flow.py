@@ -77,7 +77,7 @@ def test_three_cells_run_here_then_on_workers_and_outlive_the_kernel(tidy: Any, 
     assert "45" in page.output(9), "the notebook stays free for other cells"
     page.until(lambda: "v1" in page.output(2), "the readout's version")
     page.cell(4).scroll_into_view_if_needed()
-    if os.environ.get("JUPYTERFLOW_PICTURES"):  # a kept picture shows the rate that was asked for, however long it takes
+    if os.environ.get("JUPYTERFLOW_PICTURES"):  # one that is kept shows the rate that was asked for
         page.until(lambda: "1.0k/s" in page.cytoscape(LABELS)["factors"], "the full rate", 60)
     picture(page, "live-graph.png", tmp_path)
     page.theme("JupyterLab Dark")
