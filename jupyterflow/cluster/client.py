@@ -47,7 +47,7 @@ def up(
         if workers > there:
             say(f"starting {workers - there} worker{'s' * (workers - there > 1)}")
             cluster.scale(workers, labels=labels, timeout=timeout)
-        say(f"Kafka at {local.bootstrap} keeps {local.disk_use() / 1e6:,.0f} MB in {local.home}")
+        say(f"Kafka at {local.bootstrap} keeps {local.disk_use() / 1e6:,.0f} MB on disk")
         goes_on = [row["name"] for row in cluster.deployments if row["state"] not in ("finished", "stopped", "failed")]
         if goes_on:
             say(f"goes on: {', '.join(goes_on)}")
