@@ -7,9 +7,11 @@ import getpass
 import re
 import socket
 import time
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from jupyterflow.cluster import payload
+from jupyterflow.cluster._runner import queued
 from jupyterflow.cluster.control import Control
 from jupyterflow.cluster.manifest import dump_items, flow_data, package, plan_of
 from jupyterflow.cluster.worker import settled
@@ -21,6 +23,7 @@ from jupyterflow.plan import Plan, Stage, needs_key
 from jupyterflow.transport.kafka import TopicSpec
 
 if TYPE_CHECKING:
+    from jupyterflow.cluster.live import LiveRun
     from jupyterflow.cluster.payload import Package
 
 _CHUNK = 500_000
@@ -106,11 +109,15 @@ def deploy(
                 f"flow '{flow.name}': stage '{id}' has {number} tasks and cannot become {manifest['stages'][id]} while its "
                 "positions are kept - remove the flow first, or keep the parallelism",
             )
-    if old is not None and old["state"] == "running" and done is None and manifest["shape"] != old["shape"]:
+    if old is not None and done is None and manifest["shape"] != old["shape"]:
         from jupyterflow.cluster.live import LiveRun
 
-        LiveRun(control, flow.name).stop()  # drain what a vanished stage still holds
-        manifest["revision"] = revision = _next(control.tables["deployments"].get(flow.name))
+        live = LiveRun(control, flow.name)
+        if old["state"] == "running":
+            live.stop()  # drain what a vanished stage still holds
+            manifest["revision"] = revision = _next(control.tables["deployments"].get(flow.name))
+        else:
+            _refuse_loss(control, live, manifest["stages"])
     if fresh:
         bounds = _bounds(control, flow, plan)
     else:
@@ -129,6 +136,18 @@ def deploy(
     if not control.wait(lambda: control.tables["deployments"].get(flow.name, {}).get("revision", 0) >= revision, 10):
         raise FlowTimeout("JF522", f"Kafka at {control.config.bootstrap} took the deployment and does not give it back")
     return manifest
+
+
+def _refuse_loss(control: Control, live: LiveRun, stages: Container[str]) -> None:
+    """Raise FlowError where a stage that vanishes holds records: of a flow that did not drain they would be lost."""
+    waiting = queued(live.plan, control.tables["telemetry"])
+    for stage in live.plan.stages:
+        if stage.id not in stages and waiting.get(stage.topic):
+            raise FlowError(
+                "JF643",
+                f"flow '{live.name}': stage '{stage.id}' still holds {waiting[stage.topic]:,} records and is not in the flow "
+                "any more - deploy it as it was and stop it first, or remove the flow",
+            )
 
 
 def _shape(stage: Stage) -> list[Any]:

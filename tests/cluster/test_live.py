@@ -148,6 +148,26 @@ def test_a_change_of_shape_keeps_what_it_does_not_touch(cluster: Cluster, name: 
     assert exact(live) > before
 
 
+def test_a_stage_that_still_holds_records_is_not_dropped_from_a_flow_that_was_terminated(
+    cluster: Cluster, name: str
+) -> None:
+    def slow(value: int) -> int:
+        import time
+
+        time.sleep(0.05)
+        return value
+
+    flow = jf.Flow(name)
+    flow.source("list", range(5_000)).map("slow", slow, parallelism=2).sink("out", "collect")
+    live = flow.deploy(cluster)
+    until(lambda: any(edge["queued"] for edge in live.edges()))
+    live.terminate()
+    other = jf.Flow(name)
+    other.source("list", range(5_000)).sink("out", "collect")
+    with pytest.raises(jf.FlowError, match=r"^JF643 .*stage 'slow' still holds [\d,]+ records"):
+        other.deploy(cluster)
+
+
 def test_code_that_does_not_pass_the_check_leaves_what_runs_alone(cluster: Cluster, name: str) -> None:
     live = counting(name).deploy(cluster)
     until(lambda: total(live, "seen") > 50)
