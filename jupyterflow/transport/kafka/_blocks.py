@@ -27,13 +27,55 @@ class Block:
         return self.end - self.start
 
 
+class _Whole:
+    """A record batch that, where its records are asked for, gives itself as the only one.
+
+    So the client's own reader checks the sum, passes over what was aborted and keeps its position; it only never
+    opens a batch.
+    """
+
+    __slots__ = ("batch",)
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.batch, name)
+
+    def __iter__(self) -> Iterator[_Whole]:
+        return iter((self,))
+
+    def __next__(self) -> Any:
+        return next(self.batch)  # the marker of a control batch
+
+    @property
+    def offset(self) -> int:
+        """That of its last message: with it the reader's position moves behind the batch."""
+        return int(self.batch.next_offset) - 1
+
+
+class _WholeBatches:
+    """What was fetched of a partition, its batches whole."""
+
+    __slots__ = ("_records",)
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+
+    def has_next(self) -> bool:
+        return bool(self._records.has_next())
+
+    def next_batch(self) -> _Whole:
+        return _Whole(self._records.next_batch())
+
+
 class _Blocks(OrderedDict[Any, Any]):
-    """The fetcher's buffer, with each fetch set to give its record batches in place of its records."""
+    """The fetcher's buffer: each fetch that comes in is set to give Blocks in place of records."""
 
     def __setitem__(self, source: Any, fetch: Any) -> None:
-        inner = getattr(fetch, "_partition_records", None)
-        if inner is not None:
-            inner._records_iterator = _closed(inner)
+        reader = getattr(fetch, "_partition_records", None)
+        if reader is not None:
+            _give_blocks(reader)
         super().__setitem__(source, fetch)
 
 
@@ -42,28 +84,13 @@ def whole_batches(consumer: Any) -> None:
     consumer._fetcher._records = _Blocks(consumer._fetcher._records)
 
 
-def _closed(inner: Any) -> Iterator[Block]:
-    """`PartitionRecords._unpack_records` of aiokafka 0.14 without its last loop."""
-    from aiokafka.consumer.fetcher import READ_COMMITTED
-    from aiokafka.errors import CorruptRecordException
-
-    records = inner._records
-    size = records.size_in_bytes()
-    while records.has_next():
-        batch = records.next_batch()
-        if inner._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC - {inner._tp}")
-        if inner._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-            inner._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and inner._contains_abort_marker(batch):
-                inner._aborted_producers.discard(batch.producer_id)
-            if batch.is_transactional and batch.producer_id in inner._aborted_producers:
-                inner.next_fetch_offset = batch.next_offset
-                continue
-        start, inner.next_fetch_offset = inner.next_fetch_offset, batch.next_offset
-        if not batch.is_control_batch:
-            yield Block(batch, start, batch.next_offset, size)
-            size = 0  # the fetch was counted with its first batch
+def _give_blocks(reader: Any) -> None:
+    """Its reader has not begun yet: it looks at its batches, and makes its records, when it is first asked."""
+    sizes = [reader._records.size_in_bytes()]  # counted with the first block
+    reader._records = _WholeBatches(reader._records)
+    reader._consumer_record = lambda source, whole: Block(
+        whole.batch, reader.next_fetch_offset, whole.batch.next_offset, sizes.pop() if sizes else 0
+    )
 
 
 def opened(blocks: Sequence[Block], start: int, end: int) -> Rows:
