@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from jupyterflow import broker as kafka
 from jupyterflow.broker import LocalBroker
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from psutil import Process
 
     from jupyterflow.cluster.client import Cluster
+
+# Machines are noisy: how long an example takes says nothing.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy")
 
 # Every process that a test starts inherits it, however detached it is.
 _MARK, _TOKEN = "JUPYTERFLOW_TEST_SESSION", uuid.uuid4().hex
