@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from jupyterflow.codecs import Mark
 from jupyterflow.model import Batch, FlowError, Record
-from jupyterflow.nodes.base import error_line
 from jupyterflow.nodes.catalogue import find
 from jupyterflow.plan import plan
-from jupyterflow.runtime.driver import Driver, Split, TaskRun
+from jupyterflow.runtime.driver import Driver, Split, TaskRun, stage_error
 from jupyterflow.runtime.effects import DeadLetter, Effects
 from jupyterflow.runtime.memory import FULL, Collected, Memory, MemoryChannel
 from jupyterflow.runtime.run import BaseRun
@@ -111,12 +110,7 @@ class Run(BaseRun):
                 sys.stdout.write(text)
 
     def _failed(self, run: TaskRun, error: BaseException) -> None:
-        if not isinstance(error, FlowError):
-            where = f"flow '{self.name}', stage '{run.task.stage.id}'"
-            wrapped = FlowError("JF407", f"{where}: {error_line(error)}")
-            wrapped.__cause__ = error
-            error = wrapped
-        self._finish("failed", error)
+        self._finish("failed", stage_error(self.name, run.task.stage.id, error))
 
     def _done(self, run: TaskRun) -> None:
         self._left -= 1

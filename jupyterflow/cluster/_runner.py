@@ -12,9 +12,8 @@ from jupyterflow.cluster.control import Control
 from jupyterflow.cluster.manifest import Loaded
 from jupyterflow.codecs import Sealer
 from jupyterflow.model import FlowError
-from jupyterflow.nodes.base import error_line
 from jupyterflow.plan import Plan, Stage
-from jupyterflow.runtime.driver import Driver, TaskRun
+from jupyterflow.runtime.driver import Driver, TaskRun, stage_error
 from jupyterflow.runtime.effects import Effects
 from jupyterflow.runtime.memory import FULL
 from jupyterflow.runtime.task import Task
@@ -51,7 +50,7 @@ class FlowRunner:
         self._reports: dict[tuple[str, int], Report] = {}
         self._runs: dict[tuple[str, int], TaskRun] = {}
         self._by_topic: dict[str, Stage] = {stage.topic: stage for stage in self.plan.stages}
-        self._driver = Driver(self.name, self._failed, self._done)
+        self._driver = Driver(self.name, self._failed, lambda run: None)
         self._lock = threading.Lock()
         prefix = f"{self.plan.prefix}.{self.name}.{self.plan.epoch}"
         self.group = prefix
@@ -64,7 +63,7 @@ class FlowRunner:
             inputs=[self._input(stage) for stage in self.plan.stages],
             guarantee=self.manifest["guarantee"],
             on_open=self._open,
-            on_close=self._close,
+            on_close=lambda port, reason: self._forget(port),
             on_error=self._told,
             on_ready=self._driver.wake,
             session_timeout=self.manifest["session_timeout"],
@@ -99,9 +98,6 @@ class FlowRunner:
     def _open(self, port: Any, state: dict[bytes, bytes]) -> None:
         self._driver.call(lambda: self._begin(port, state))
 
-    def _close(self, port: Any, reason: str) -> None:
-        self._forget(port)
-
     def _forget(self, port: Any) -> None:
         stage = self._by_topic[port.topic]
         with self._lock:
@@ -128,27 +124,14 @@ class FlowRunner:
         try:
             until = (self.manifest["bounds"].get(stage.topic, {}).get("until") or {}).get(str(port.partition))
             stop = self.manifest["stop"] if self.manifest["state"] == "stopped" else 0
-            task = Task(
-                self.plan,
-                stage,
-                port.partition,
-                self.flow,
-                worker=self._worker,
-                version=self.manifest["version"],
-                until=until,
-                since=stop - 1 if stop else self.manifest["revision"],
-                sealer=self._outside,
-            )
+            task = self._task(stage, port.partition, until)
+            task.since = stop - 1 if stop else self.manifest["revision"]
             task.restore(*restored(state, self._sealer, stage.changelog, port.partition))
             task.position = port.position
             if stop and task.drained >= stop and task.status == "running":
                 task.status = "drained"
-        except FlowError as error:
-            self.error = error
-            return
         except Exception as error:
-            self.error = FlowError("JF407", f"flow '{self.name}', stage '{stage.id}': {error_line(error)}")
-            self.error.__cause__ = error
+            self.error = stage_error(self.name, stage.id, error)
             return
         place = (stage.id, port.partition)
         channel = KafkaChannel(
@@ -164,6 +147,19 @@ class FlowRunner:
         if port.failed is not None:  # closed meanwhile
             self._forget(port)
 
+    def _task(self, stage: Stage, index: int, until: int | None) -> Task:
+        """A task of the version that is to run now."""
+        return Task(
+            self.plan,
+            stage,
+            index,
+            self.flow,
+            worker=self._worker,
+            version=self.manifest["version"],
+            until=until,
+            sealer=self._outside,
+        )
+
     def _partitions(self, topic: str) -> int:
         count = self._partition_counts.get(topic)
         if count is None:
@@ -173,15 +169,8 @@ class FlowRunner:
     def _failed(self, run: TaskRun, error: BaseException) -> None:
         if run.channel.failed is not None:
             return  # its transaction or its place in the group is gone: the engine opens it again
-        if not isinstance(error, FlowError):
-            wrapped = FlowError("JF407", f"flow '{self.name}', stage '{run.task.stage.id}': {error_line(error)}")
-            wrapped.__cause__ = error
-            error = wrapped
-        _log.error("%s", error, exc_info=error.__cause__)
-        self.error = error
-
-    def _done(self, run: TaskRun) -> None:
-        pass
+        self.error = stage_error(self.name, run.task.stage.id, error)
+        _log.error("%s", self.error, exc_info=self.error.__cause__)
 
     # On the I/O thread
 
@@ -214,16 +203,7 @@ class FlowRunner:
         for run in runs:
             old = run.task
             try:
-                task = Task(
-                    self.plan,
-                    old.stage,
-                    old.index,
-                    self.flow,
-                    worker=self._worker,
-                    version=self.manifest["version"],
-                    until=old.until,
-                    sealer=self._outside,
-                )
+                task = self._task(old.stage, old.index, old.until)
             except Exception as error:
                 _log.error("flow '%s': version %s does not start: %s", self.name, self.manifest["version"], error)
                 continue

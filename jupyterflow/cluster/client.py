@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
 from jupyterflow.cluster import deploy as deploying
 from jupyterflow.cluster import keys, slots
-from jupyterflow.cluster.control import Control
+from jupyterflow.cluster.control import Control, workers_of
 from jupyterflow.cluster.live import LiveRun
 from jupyterflow.cluster.worker import settled
 from jupyterflow.model import Flow, FlowError, FlowTimeout
@@ -200,15 +199,3 @@ def down(*, purge: bool = False) -> None:
         local.stop()
     if purge:
         broker.purge()
-
-
-def workers_of(control: Control) -> list[dict[str, Any]]:
-    """The workers that gave a sign of life in the last half minute."""
-    now = time.time()
-    fields: Mapping[str, Any]
-    out = []
-    for _, fields in sorted(control.tables["workers"].items()):
-        age = now - fields["time"]
-        if age < 30:
-            out.append({**{k: v for k, v in fields.items() if k not in ("what", "key")}, "seen": round(age, 1)})
-    return out

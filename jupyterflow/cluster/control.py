@@ -191,3 +191,20 @@ class Control:
 async def _quietly(coroutine: Any) -> None:
     with contextlib.suppress(Exception):
         await coroutine
+
+
+def workers_of(control: Control) -> list[dict[str, Any]]:
+    """The workers that gave a sign of life in the last half minute."""
+    now = time.time()
+    out = []
+    for _, fields in sorted(control.tables["workers"].items()):
+        age = now - fields["time"]
+        if age < 30:
+            out.append({**{k: v for k, v in fields.items() if k not in ("what", "key")}, "seen": round(age, 1)})
+    return out
+
+
+def workers_alive(control: Control) -> bool:
+    """Whether any worker gave a sign of life lately."""
+    now = time.time()
+    return any(now - body["time"] < 10 for body in list(control.tables["workers"].values()))

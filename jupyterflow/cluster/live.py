@@ -12,7 +12,7 @@ from typing import Any
 from jupyterflow.cluster import deploy as deploying
 from jupyterflow.cluster._classes import install
 from jupyterflow.cluster._runner import queued
-from jupyterflow.cluster.control import Control
+from jupyterflow.cluster.control import Control, workers_alive, workers_of
 from jupyterflow.cluster.manifest import plan_of
 from jupyterflow.cluster.worker import collect_code, settled
 from jupyterflow.codecs import BATCH, Sealer, decode_batch, payload_kind
@@ -221,8 +221,6 @@ class LiveRun(BaseRun):
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers that run tasks of this flow."""
-        from jupyterflow.cluster.client import workers_of
-
         return [
             row for row in workers_of(self._control) if any(task.startswith(f"{self.name}:") for task in row["tasks"])
         ]
@@ -311,9 +309,3 @@ def install_classes(control: Control, manifest: dict[str, Any]) -> None:
         return
     for module, digest in modules.items():
         install(module, texts[digest].decode())
-
-
-def workers_alive(control: Control) -> bool:
-    """Whether any worker gave a sign of life lately."""
-    now = time.time()
-    return any(now - body["time"] < 10 for body in list(control.tables["workers"].values()))

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from jupyterflow.codecs import Mark
-from jupyterflow.model import Batch
+from jupyterflow.model import Batch, FlowError
 from jupyterflow.nodes import prints
+from jupyterflow.nodes.base import error_line
 from jupyterflow.runtime.effects import Effects
 from jupyterflow.runtime.task import Task
 
@@ -228,6 +229,15 @@ class Driver:
                 close()
             except Exception:
                 _log.exception("closing stage '%s'", run.task.stage.id)
+
+
+def stage_error(flow: str, stage: str, error: BaseException) -> FlowError:
+    """What ended a stage, as an error of ours: it may be one already."""
+    if isinstance(error, FlowError):
+        return error
+    told = FlowError("JF407", f"flow '{flow}', stage '{stage}': {error_line(error)}")
+    told.__cause__ = error
+    return told
 
 
 def feed(task: Task, item: Batch | Mark | Split, offset: int | None, first: int = 0) -> None:
